@@ -1,0 +1,57 @@
+//! What a checkpoint holds, without reading a single weight.
+
+use crate::error::Result;
+use crate::report::{Inventory, InventoryRow};
+use crate::source::Checkpoint;
+
+use super::{Layout, Settings, assemble};
+
+/// Lists the tensors of a checkpoint, the block of each, and what an analysis would do with it.
+///
+/// # Errors
+/// [`crate::Error::Setting`] where the settings have no meaning.
+pub fn inventory(checkpoint: &Checkpoint, settings: &Settings) -> Result<Inventory> {
+    settings.check()?;
+    let layout = Layout::of(checkpoint, settings)?;
+    let mut uses: Vec<String> = vec![String::new(); checkpoint.tensors().len()];
+    for (tensor, reason) in &layout.plan.skipped {
+        if let Some(text) = uses.get_mut(*tensor) {
+            *text = format!("skipped: {reason}");
+        }
+    }
+    for (tensor, text) in uses.iter_mut().enumerate() {
+        // The matrices of one tensor stand together, in the order of the tensors.
+        let first = layout.plan.matrices.partition_point(|m| m.tensor < tensor);
+        let end = layout.plan.matrices.partition_point(|m| m.tensor <= tensor);
+        let parts = layout.plan.matrices.get(first..end).unwrap_or_default();
+        if let Some(matrix) = parts.first() {
+            let role = matrix.role.name();
+            let (rows, cols) = (matrix.rows(), matrix.cols());
+            *text = match (parts.len(), matrix.pooled) {
+                (1, 1) => role.to_owned(),
+                (1, pooled) => format!("{role}: {pooled} × {rows}×{cols} pooled"),
+                (count, _) => format!("{role}: {count} parts"),
+            };
+            if matrix.unsplit {
+                text.push_str(" (fused, not split)");
+            }
+        }
+    }
+    let row = |(tensor, analysed): (&crate::tensors::Tensor, String)| {
+        let block = layout.naming.block_of(&tensor.name);
+        InventoryRow {
+            name: tensor.name.clone(),
+            dtype: tensor.dtype.name(),
+            shape: tensor.shape.clone(),
+            bytes: tensor.bytes.end - tensor.bytes.start,
+            file: checkpoint.files().get(tensor.file).map_or(String::new(), |f| f.name().to_owned()),
+            stack: block.as_ref().map(|b| b.stack.clone()),
+            block: block.map(|b| b.name),
+            analysed,
+        }
+    };
+    Ok(Inventory {
+        checkpoint: assemble::describe(checkpoint, &layout),
+        tensors: checkpoint.tensors().iter().zip(uses).map(row).collect(),
+    })
+}

@@ -1,0 +1,245 @@
+//! One matrix, from its bytes to its numbers.
+
+use crate::error::{Error, Result};
+use crate::matrices::{Matrix, View};
+use crate::metrics::{FitStatus, METRICS, Measured, measure, tail};
+use crate::source::Checkpoint;
+use crate::spectrum::{self, ComplexEmbedding, Elements, Engine, Failure, Method, Spectrum};
+use crate::tensors::{Dtype, Survey, Tensor};
+
+use super::Settings;
+
+/// The largest relative error of alpha that the fast way may have; beyond it the singular values
+/// of the matrix itself are computed.
+const TOLERANCE: f64 = 1e-9;
+
+/// What is known of a matrix after it was looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Outcome {
+    /// In the order of [`METRICS`].
+    pub metrics: Vec<Option<f64>>,
+    /// The number of eigenvalues in the fitted tail.
+    pub tail: Option<usize>,
+    /// `ok`, or why there is no alpha.
+    pub status: &'static str,
+    /// Numbers that exist but should not be relied on, and why.
+    pub warnings: Vec<String>,
+}
+
+/// Statuses as the report's contract names them.
+pub(super) mod status {
+    pub const OK: &str = "ok";
+    pub const RANK_DEFICIENT: &str = "rank-deficient-tail";
+    pub const FLAT: &str = "flat-tail";
+    pub const TOO_FEW: &str = "too-few-eigenvalues";
+    pub const NON_FINITE: &str = "non-finite";
+    pub const ZERO: &str = "zero";
+}
+
+/// Measures one matrix of a checkpoint.
+///
+/// # Errors
+/// [`Error::NoConvergence`], and those of reading.
+pub(super) fn outcome(
+    checkpoint: &Checkpoint,
+    tensor: &Tensor,
+    matrix: &Matrix,
+    engine: &dyn Engine,
+    settings: &Settings,
+) -> Result<Outcome> {
+    let size = match matrix.dtype {
+        // A complex number is laid out as two F32.
+        Dtype::C64 => 4,
+        dtype => dtype.bits() / 8,
+    };
+    let width = if matrix.dtype == Dtype::C64 { 2 } else { 1 };
+    let span = matrix.layout.span(matrix.pooled * width);
+    let part = (span.start * size) as u64..(span.end * size) as u64;
+    let bytes = checkpoint.read(tensor, part)?;
+    let source = Source { bytes: &bytes, first: span.start, matrix, width };
+    let mut warnings = Vec::new();
+    if matrix.unsplit {
+        warnings.push("fused-not-split".to_owned());
+    }
+    let failed = |failure: Failure| match failure {
+        Failure::NoConvergence(_) | Failure::OutOfRange => {
+            Error::NoConvergence { matrix: matrix.name(&tensor.name), engine: engine.name() }
+        }
+    };
+    let of = |factor, method, trusted| {
+        spectrum::spectrum(engine, source.slices(factor), method, trusted)
+            .map(|spectrum| finish(spectrum, matrix, factor))
+    };
+    let (factor, fast) = match of(1.0, Method::Gram, false) {
+        Ok(spectrum) => (1.0, spectrum),
+        Err(Failure::OutOfRange) => {
+            let found = source.survey();
+            if let Some(outcome) = without_spectrum(&found, &mut warnings) {
+                return Ok(outcome);
+            }
+            let factor = factor_for(found.max_abs);
+            (factor, of(factor, Method::Gram, true).map_err(failed)?)
+        }
+        Err(failure) => return Err(failed(failure)),
+    };
+    numbers(fast, matrix, settings, warnings, || of(factor, Method::Svd, true).map_err(failed))
+}
+
+/// Fits and measures; `exact` computes the slower spectrum where the fast one is not good enough.
+fn numbers(
+    fast: Spectrum,
+    matrix: &Matrix,
+    settings: &Settings,
+    mut warnings: Vec<String>,
+    exact: impl FnOnce() -> Result<Spectrum>,
+) -> Result<Outcome> {
+    let fit_to = |spectrum: &Spectrum| tail::fit_above(spectrum, &settings.estimator, settings.drop_below);
+    let first = fit_to(&fast);
+    let doubtful = match first.alpha {
+        Some(alpha) => first.alpha_error > TOLERANCE * alpha || first.start_uncertain,
+        // Rank and flatness are decided among eigenvalues that the Gram matrix does not resolve.
+        None => first.status != FitStatus::TooFewEigenvalues,
+    };
+    let (spectrum, mut fit) = if doubtful {
+        let spectrum = exact()?;
+        let fit = fit_to(&spectrum);
+        (spectrum, fit)
+    } else {
+        (fast, first)
+    };
+    if matrix.eigenvalues() < settings.min_eigenvalues {
+        fit = tail::Fit::none(FitStatus::TooFewEigenvalues);
+    }
+    if below_storage_precision(&spectrum, &fit, matrix) {
+        warnings.push("below-storage-precision".to_owned());
+    }
+    let status = match fit.status {
+        FitStatus::Ok => status::OK,
+        FitStatus::RankDeficientTail => status::RANK_DEFICIENT,
+        FitStatus::FlatTail => status::FLAT,
+        FitStatus::TooFewEigenvalues => status::TOO_FEW,
+    };
+    let metrics = measure(&Measured { spectrum: &spectrum, fit: &fit });
+    let tail = fit.alpha.map(|_| fit.tail);
+    Ok(Outcome { metrics, tail, status, warnings })
+}
+
+/// Zero and non-finite matrices have a status in place of numbers.
+fn without_spectrum(found: &Survey, warnings: &mut Vec<String>) -> Option<Outcome> {
+    let nothing =
+        |status| Outcome { metrics: vec![None; METRICS.len()], tail: None, status, warnings: Vec::new() };
+    if !found.is_finite() {
+        warnings.push(format!("{} NaN and {} infinite elements", found.nan, found.infinite));
+        return Some(Outcome { warnings: std::mem::take(warnings), ..nothing(status::NON_FINITE) });
+    }
+    if found.max_abs > 0.0 {
+        return None;
+    }
+    let mut zero = Outcome { warnings: std::mem::take(warnings), ..nothing(status::ZERO) };
+    for (value, metric) in zero.metrics.iter_mut().zip(METRICS) {
+        if matches!(metric.name(), "spectral_norm" | "lambda_max" | "frobenius_norm") {
+            *value = Some(0.0);
+        }
+    }
+    Some(zero)
+}
+
+/// The power of two that brings the largest element near 1, where squares would leave the range.
+fn factor_for(max_abs: f64) -> f64 {
+    if (1e-90..1e90).contains(&max_abs) {
+        return 1.0;
+    }
+    // Clamped so that the factor and its inverse are normal numbers, for subnormal elements, too.
+    let exponent = max_abs.log2().floor().clamp(-1000.0, 1000.0);
+    (-exponent).exp2()
+}
+
+/// Applies the eigenvalues' scale, and remembers what the elements were multiplied by.
+fn finish(mut spectrum: Spectrum, matrix: &Matrix, factor: f64) -> Spectrum {
+    let scale = matrix.eigenvalue_scale;
+    if scale != 1.0 {
+        spectrum.eigenvalues.iter_mut().for_each(|value| *value *= scale);
+        spectrum.error *= scale;
+    }
+    spectrum.unit = 1.0 / factor;
+    spectrum
+}
+
+/// σ_{n−k} < max(rows, cols)·ε_stored·σ_max: the tail lies in what storing the weights rounded off.
+fn below_storage_precision(spectrum: &Spectrum, fit: &tail::Fit, matrix: &Matrix) -> bool {
+    let start = fit.start.and_then(|start| spectrum.eigenvalues.get(start));
+    let (Some(_), Some(start), Some(epsilon)) = (fit.alpha, start, matrix.dtype.storage_epsilon()) else {
+        return false;
+    };
+    let largest = spectrum.eigenvalues.last().map_or(0.0, |v| v.sqrt());
+    start.sqrt() < spectrum.larger_side as f64 * epsilon * largest
+}
+
+/// The bytes of a matrix, and how to look at them.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    bytes: &'a [u8],
+    first: usize,
+    matrix: &'a Matrix,
+    width: usize,
+}
+
+impl<'a> Source<'a> {
+    fn view(&self, start: usize, factor: f64) -> View<'a> {
+        let mut layout = self.matrix.layout;
+        layout.offset += start;
+        View { bytes: self.bytes, first: self.first, dtype: self.matrix.dtype, layout, factor }
+    }
+
+    fn slices(&self, factor: f64) -> impl Iterator<Item = Slice<'a>> {
+        let source = *self;
+        (0..self.matrix.pooled).map(move |slice| {
+            let start = slice * source.width;
+            match source.matrix.dtype {
+                Dtype::C64 => Slice::Complex(ComplexEmbedding {
+                    real: source.view(start, factor),
+                    imaginary: source.view(start + 1, factor),
+                }),
+                _ => Slice::Real(source.view(start, factor)),
+            }
+        })
+    }
+
+    fn survey(&self) -> Survey {
+        let views = (0..self.matrix.pooled * self.width).map(|start| self.view(start, 1.0).survey());
+        views.fold(Survey::default(), Survey::merge)
+    }
+}
+
+/// One matrix whose spectrum is taken.
+enum Slice<'a> {
+    Real(View<'a>),
+    Complex(ComplexEmbedding<View<'a>>),
+}
+
+impl Slice<'_> {
+    fn elements(&self) -> &dyn Elements {
+        match self {
+            Slice::Real(view) => view,
+            Slice::Complex(embedding) => embedding,
+        }
+    }
+}
+
+impl Elements for Slice<'_> {
+    fn rows(&self) -> usize {
+        self.elements().rows()
+    }
+
+    fn cols(&self) -> usize {
+        self.elements().cols()
+    }
+
+    fn copy_block(&self, rows: std::ops::Range<usize>, cols: std::ops::Range<usize>, out: &mut [f64]) {
+        self.elements().copy_block(rows, cols, out);
+    }
+
+    fn multiplicity(&self) -> usize {
+        self.elements().multiplicity()
+    }
+}

@@ -1,0 +1,123 @@
+//! The pipeline as one function: every stage in order, data flowing one way.
+//!
+//! ```text
+//! Checkpoint ── tensors ──> matrices::plan ──> spectrum ──> metrics ──> blocks ──> Report
+//! ```
+
+mod assemble;
+mod inventory;
+mod measure;
+mod schedule;
+mod settings;
+
+pub use inventory::inventory;
+pub use schedule::{Progress, Silent};
+pub use settings::{Granularity, Settings, engines};
+
+use crate::blocks::Naming;
+use crate::error::{Error, Result};
+use crate::matrices::{Matrix, Plan, Role, plan};
+use crate::report::Report;
+use crate::source::{Checkpoint, ModelConfig};
+use crate::spectrum::{Parallelism, flops};
+use crate::tensors::Tensor;
+use schedule::Job;
+
+/// Analyses a checkpoint.
+///
+/// The report depends on the checkpoint and the settings alone, not on the number of threads.
+///
+/// # Errors
+/// Any [`Error`] of a stage: a setting without meaning, a file that cannot be read or changed
+/// meanwhile, an eigenvalue iteration that did not converge.
+///
+/// # Examples
+/// ```
+/// use evenkeel::{Checkpoint, OpenOptions, Settings, Silent, analyze};
+///
+/// let checkpoint = Checkpoint::open("fixtures/silero-vad".as_ref(), &OpenOptions::default())?;
+/// let report = analyze(&checkpoint, &Settings::default(), &Silent)?;
+/// assert_eq!(report.summary.blocks, 12);
+/// # Ok::<(), evenkeel::Error>(())
+/// ```
+pub fn analyze(checkpoint: &Checkpoint, settings: &Settings, progress: &dyn Progress) -> Result<Report> {
+    settings.check()?;
+    let engine = settings.engine()?;
+    let layout = Layout::of(checkpoint, settings)?;
+    let matrices = &layout.plan.matrices;
+    let jobs: Vec<Job> = matrices.iter().map(job).collect();
+    let outcomes = schedule::run(&jobs, settings.threads, progress, |index| {
+        let (matrix, tensor) = matrices
+            .get(index)
+            .and_then(|m| Some((m, checkpoint.tensors().get(m.tensor)?)))
+            .ok_or_else(|| Error::Setting("a matrix without a tensor was planned.".to_owned()))?;
+        measure::outcome(checkpoint, tensor, matrix, engine.as_ref(), settings)
+    })?;
+    checkpoint.verify_unchanged()?;
+    Ok(assemble::report(checkpoint, settings, &layout, &outcomes))
+}
+
+fn job(matrix: &Matrix) -> Job {
+    let (rows, cols) = (matrix.rows(), matrix.cols());
+    Job { work: matrix.pooled as f64 * flops(rows, cols), parallelism: Parallelism::for_size(rows.min(cols)) }
+}
+
+/// What is known of a checkpoint before any element is read.
+struct Layout {
+    naming: Naming,
+    plan: Plan,
+    granularity: Granularity,
+    /// The model has transformer blocks: what lies outside of them is not scheduled.
+    transformer: bool,
+}
+
+impl Layout {
+    fn of(checkpoint: &Checkpoint, settings: &Settings) -> Result<Layout> {
+        let tensors = checkpoint.tensors();
+        let config = checkpoint.config();
+        let names: Vec<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
+        let model_type = config.and_then(ModelConfig::model_type);
+        let naming = Naming::new(&names, model_type, settings.block_pattern.as_deref())?;
+        let plan = plan(tensors, config, &naming, &settings.selection)?;
+        let transformer =
+            naming.are_transformer_blocks(&names).unwrap_or_else(|| repeats_layers(&plan, settings));
+        let granularity = settings.granularity.unwrap_or(match transformer {
+            true => Granularity::Block,
+            false => Granularity::Layer,
+        });
+        Ok(Layout { naming, plan, granularity, transformer })
+    }
+
+    /// Whether a matrix takes part in the statistics: decided by shapes and names alone, before
+    /// any number is known, so that it never changes from run to run of a training.
+    fn is_scheduled(&self, matrix: &Matrix, settings: &Settings) -> bool {
+        let by_role = match matrix.role {
+            Role::Embedding => false,
+            Role::Spectral => settings.spectral_weights,
+            _ => true,
+        };
+        let by_place =
+            matrix.block.is_some() || (self.granularity == Granularity::Layer && !self.transformer);
+        by_role && by_place && matrix.eigenvalues() >= settings.min_eigenvalues
+    }
+}
+
+/// Under the general naming rule: at least two blocks with at least two fully connected layers
+/// each are taken for transformer blocks; a plain chain of layers is not.
+fn repeats_layers(plan: &Plan, settings: &Settings) -> bool {
+    let mut counts = std::collections::HashMap::new();
+    for matrix in &plan.matrices {
+        let counted = matches!(matrix.role, Role::Linear | Role::Expert)
+            && matrix.eigenvalues() >= settings.min_eigenvalues;
+        if let (true, Some(block)) = (counted, &matrix.block) {
+            *counts.entry(&block.name).or_insert(0usize) += 1;
+        }
+    }
+    counts.values().filter(|count| **count >= 2).count() >= 2
+}
+
+/// The parameters of a checkpoint: the elements of every tensor that is not of integers.
+fn parameters(tensors: &[Tensor]) -> u64 {
+    let real = tensors.iter().filter(|t| t.dtype.kind() != crate::tensors::Kind::Integer);
+    real.fold(0u64, |sum, t| sum.saturating_add(t.elements as u64))
+}

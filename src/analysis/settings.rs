@@ -1,0 +1,146 @@
+//! Everything a user can choose about an analysis, resolved and checked once.
+
+use crate::error::{Error, Result};
+use crate::matrices::Selection;
+use crate::metrics::Estimator;
+use crate::report;
+use crate::spectrum::{Engine, FaerEngine};
+
+/// What the across-block statistics are taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Granularity {
+    /// Blocks: each is the mean of its matrices.
+    Block,
+    /// Every scheduled matrix is a unit of its own.
+    Layer,
+}
+
+impl Granularity {
+    /// The name on the command line and in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Granularity::Block => "block",
+            Granularity::Layer => "layer",
+        }
+    }
+}
+
+/// The settings of an analysis.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// How the tail is chosen and alpha estimated.
+    pub estimator: Estimator,
+    /// Leave out eigenvalues up to this before the fit.
+    pub drop_below: Option<f64>,
+    /// Matrices with fewer eigenvalues have no alpha and are not scheduled.
+    pub min_eigenvalues: usize,
+    /// `None`: blocks where the model has transformer blocks, else layers.
+    pub granularity: Option<Granularity>,
+    /// A regular expression that finds the block in a tensor's name.
+    pub block_pattern: Option<String>,
+    /// Take complex spectral weights into the statistics.
+    pub spectral_weights: bool,
+    /// Which tensors become matrices, and how.
+    pub selection: Selection,
+    /// The engine's name; see [`engines`].
+    pub engine: String,
+    /// Worker threads; 0 takes what the machine (or its container) allows.
+    pub threads: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            estimator: Estimator::default(),
+            drop_below: None,
+            min_eigenvalues: 50,
+            granularity: None,
+            block_pattern: None,
+            spectral_weights: false,
+            selection: Selection::default(),
+            engine: FaerEngine.name().to_owned(),
+            threads: 0,
+        }
+    }
+}
+
+/// The engines that this build has, the default first.
+pub fn engines() -> Vec<Box<dyn Engine>> {
+    vec![
+        Box::new(FaerEngine),
+        #[cfg(feature = "lapack")]
+        Box::new(crate::spectrum::LapackEngine::new()),
+    ]
+}
+
+impl Settings {
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] with the option and what it accepts.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |sentence: &str| Err(Error::Setting(sentence.to_owned()));
+        match self.estimator {
+            Estimator::Hill { tail_fraction } if !(tail_fraction > 0.0 && tail_fraction < 1.0) => {
+                return wrong("--tail-fraction takes a number above 0 and below 1.");
+            }
+            Estimator::Reference { xmin_pos } if !(xmin_pos > 1.0 && xmin_pos.is_finite()) => {
+                return wrong("--xmin-pos takes a number above 1.");
+            }
+            _ => {}
+        }
+        if self.drop_below.is_some_and(|bound| !(bound >= 0.0 && bound.is_finite())) {
+            return wrong("--drop-below takes an eigenvalue, zero or larger.");
+        }
+        let conv_norm = self.selection.conv_norm;
+        if !(conv_norm > 0.0 && conv_norm.is_finite()) {
+            return wrong("--conv-norm takes a number above 0.");
+        }
+        if self.min_eigenvalues < 2 {
+            return wrong("--min-eigenvalues takes 2 or more: a tail needs a start.");
+        }
+        Ok(())
+    }
+
+    /// The engine by its name.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] where this build does not have it.
+    pub fn engine(&self) -> Result<Box<dyn Engine>> {
+        let mut engines = engines();
+        match engines.iter().position(|engine| engine.name() == self.engine) {
+            Some(position) => Ok(engines.swap_remove(position)),
+            None => Err(Error::Setting(format!(
+                "this build has no engine `{}`; build with `--features lapack` for the second one.",
+                self.engine
+            ))),
+        }
+    }
+
+    /// As the report shows them.
+    pub(super) fn describe(&self, granularity: Granularity) -> report::Settings {
+        let (estimator, tail_fraction, xmin_pos) = match self.estimator {
+            Estimator::Hill { tail_fraction } => ("hill", Some(tail_fraction), None),
+            Estimator::Reference { xmin_pos } => ("reference", None, Some(xmin_pos)),
+            Estimator::Ks => ("ks", None, None),
+            Estimator::Peak => ("peak", None, None),
+        };
+        report::Settings {
+            estimator,
+            tail_fraction,
+            xmin_pos,
+            drop_below: self.drop_below,
+            granularity: granularity.name(),
+            min_eigenvalues: self.min_eigenvalues,
+            conv_norm: self.selection.conv_norm,
+            split: self.selection.split,
+            embeddings: self.selection.embeddings,
+            spectral_weights: self.spectral_weights,
+            assume_unscaled: self.selection.assume_unscaled,
+            include: self.selection.include.clone(),
+            exclude: self.selection.exclude.clone(),
+            block_pattern: self.block_pattern.clone(),
+            engine: self.engine.clone(),
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! From tensor names to blocks, and from the matrices' numbers to those of blocks and stacks.
+//!
+//! [`naming`] decides by name alone which block a tensor belongs to; [`stats`] averages. Neither
+//! knows what a matrix is or where the numbers come from.
+
+mod families;
+mod naming;
+mod stats;
+
+pub use families::FAMILIES;
+pub use naming::{Block, Family, Naming, Path, Units};
+pub use stats::{Block as BlockStats, Member, Stack as StackStats, Statistics, blocks, mean, stacks};

@@ -1,0 +1,131 @@
+//! Last stage: thresholds on a finished report.
+
+use crate::error::{Error, Result};
+use crate::report::{Finding, Gate, Report};
+use crate::text::printable;
+
+/// Bounds that a checkpoint must keep; `None` where there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Thresholds {
+    /// On the STD of alpha across the blocks of every stack.
+    pub max_alpha_std: Option<f64>,
+    /// On the alpha of every block.
+    pub min_alpha: Option<f64>,
+    /// On the alpha of every block.
+    pub max_alpha: Option<f64>,
+    /// On every scheduled matrix.
+    pub max_spectral_norm: Option<f64>,
+    /// On every scheduled matrix.
+    pub min_stable_rank: Option<f64>,
+}
+
+/// A threshold: its name on the command line without the dashes, and its bound.
+struct Rule {
+    name: &'static str,
+    bound: Option<f64>,
+    is_upper: bool,
+}
+
+impl Rule {
+    const fn at_most(name: &'static str, bound: Option<f64>) -> Rule {
+        Rule { name, bound, is_upper: true }
+    }
+
+    const fn at_least(name: &'static str, bound: Option<f64>) -> Rule {
+        Rule { name, bound, is_upper: false }
+    }
+}
+
+impl Thresholds {
+    /// Whether any bound is given.
+    pub fn any(&self) -> bool {
+        *self != Thresholds::default()
+    }
+
+    /// Holds a report against the bounds. Without any there is no gate.
+    ///
+    /// A matrix with NaN or infinite elements is a finding in itself.
+    ///
+    /// # Errors
+    /// [`Error::Gate`] where a number that a bound needs does not exist, or no block was analysed:
+    /// a gate that has nothing to say must not pass. [`Error::Setting`] for a bound that is NaN.
+    pub fn check(&self, report: &Report) -> Result<Option<Gate>> {
+        if !self.any() {
+            return Ok(None);
+        }
+        let mut check = Check::default();
+        for matrix in report.matrices.iter().filter(|m| m.status == "non-finite") {
+            check.findings.push(Finding {
+                rule: "non-finite",
+                subject: format!("matrix {} ({})", matrix.name, matrix.warnings.join(", ")),
+                value: None,
+                bound: None,
+            });
+        }
+        if !report.blocks.iter().any(|block| block.alpha.is_some()) {
+            check.missing.push(no_block(report));
+        }
+        let std = Rule::at_most("max-alpha-std", self.max_alpha_std);
+        for stack in &report.stacks {
+            check.hold(&std, || format!("stack {}", stack.name), stack.alpha_std);
+        }
+        for rule in [Rule::at_least("min-alpha", self.min_alpha), Rule::at_most("max-alpha", self.max_alpha)]
+        {
+            for block in &report.blocks {
+                check.hold(&rule, || format!("block {}", block.name), block.alpha);
+            }
+        }
+        let norm = Rule::at_most("max-spectral-norm", self.max_spectral_norm);
+        let rank = Rule::at_least("min-stable-rank", self.min_stable_rank);
+        for matrix in report.matrices.iter().filter(|m| m.scheduled) {
+            let subject = || format!("matrix {}", matrix.name);
+            check.hold(&norm, subject, matrix.metric("spectral_norm"));
+            check.hold(&rank, subject, matrix.metric("stable_rank"));
+        }
+        check.verdict()
+    }
+}
+
+/// What has been found so far.
+#[derive(Default)]
+struct Check {
+    findings: Vec<Finding>,
+    missing: Vec<String>,
+}
+
+impl Check {
+    fn hold(&mut self, rule: &Rule, subject: impl FnOnce() -> String, value: Option<f64>) {
+        let Some(bound) = rule.bound else { return };
+        let Some(value) = value else {
+            let subject = subject();
+            let subject = printable(&subject);
+            self.missing.push(format!("--{} cannot be decided: {subject} has no such number.", rule.name));
+            return;
+        };
+        let holds = if rule.is_upper { value <= bound } else { value >= bound };
+        if !holds {
+            self.findings.push(Finding {
+                rule: rule.name,
+                subject: subject(),
+                value: Some(value),
+                bound: Some(bound),
+            });
+        }
+    }
+
+    fn verdict(self) -> Result<Option<Gate>> {
+        let non_finite = self.findings.iter().any(|f| f.rule == "non-finite");
+        match self.missing.into_iter().next() {
+            // NaN weights are why a number is missing, and they are a finding already.
+            Some(missing) if !non_finite => Err(Error::Gate(missing)),
+            _ => Ok(Some(Gate { passed: self.findings.is_empty(), findings: self.findings })),
+        }
+    }
+}
+
+fn no_block(report: &Report) -> String {
+    format!(
+        "no block of {} could be analysed, so that the thresholds decide nothing; see `evenkeel inspect`, --min-eigenvalues and --block-pattern.",
+        printable(&report.checkpoint.path)
+    )
+}

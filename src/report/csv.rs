@@ -1,0 +1,64 @@
+//! CSV: one row a matrix by default, with the columns of the JSON in the same order.
+
+use serde_json::Value;
+
+use super::{Exporter, Inventory, Per, Report};
+use crate::error::{Error, Result};
+
+/// For spreadsheets and data frames. Lists become one cell with spaces between, null an empty one.
+pub struct Csv;
+
+impl Exporter for Csv {
+    fn name(&self) -> &'static str {
+        "csv"
+    }
+
+    fn report(&self, report: &Report, per: Option<Per>) -> Result<Vec<u8>> {
+        match per.unwrap_or(Per::Matrix) {
+            Per::Matrix => records(&report.matrices, MATRIX_COLUMNS),
+            Per::Block => records(&report.blocks, BLOCK_COLUMNS),
+        }
+    }
+
+    fn inventory(&self, inventory: &Inventory) -> Result<Vec<u8>> {
+        records(&inventory.tensors, INVENTORY_COLUMNS)
+    }
+}
+
+/// Header of a table without rows; with rows their own fields are the header.
+const MATRIX_COLUMNS: &[&str] = &["name"];
+const BLOCK_COLUMNS: &[&str] = &["name"];
+const INVENTORY_COLUMNS: &[&str] = &["name"];
+
+fn records<T: serde::Serialize>(rows: &[T], empty: &[&str]) -> Result<Vec<u8>> {
+    let failed = |e: String| Error::Report(e);
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let mut header = false;
+    for row in rows {
+        let value = serde_json::to_value(row).map_err(|e| failed(e.to_string()))?;
+        let Value::Object(fields) = value else { continue };
+        if !header {
+            writer.write_record(fields.keys()).map_err(|e| failed(e.to_string()))?;
+            header = true;
+        }
+        writer.write_record(fields.values().map(cell)).map_err(|e| failed(e.to_string()))?;
+    }
+    if !header {
+        writer.write_record(empty).map_err(|e| failed(e.to_string()))?;
+    }
+    writer.into_inner().map_err(|e| failed(e.to_string()))
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => defused(text),
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
+/// Spreadsheets run a cell that begins like a formula: names come from strangers.
+fn defused(text: &str) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
+}

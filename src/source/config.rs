@@ -1,0 +1,70 @@
+//! `config.json`: what a model says of itself. Only a few facts are used, and all are optional.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// The longest `config.json` that is read, in bytes; real ones stay below 100 kB.
+const MAX_BYTES: u64 = 16_000_000;
+
+/// The configuration beside a checkpoint, as far as the layout of its tensors depends on it.
+#[derive(Clone, Debug, Default)]
+pub struct ModelConfig {
+    value: Value,
+}
+
+impl ModelConfig {
+    /// Reads `config.json` in a directory; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be read, [`Error::Malformed`] where it is no JSON object.
+    pub fn read(directory: &Path) -> Result<Option<ModelConfig>> {
+        let path = directory.join("config.json");
+        let malformed =
+            |reason: String| Error::Malformed { path: path.clone(), format: "config.json", reason };
+        let metadata = match std::fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io("read", &path)(e)),
+        };
+        if !metadata.is_file() || metadata.len() > MAX_BYTES {
+            return Err(malformed(format!("it is no regular file of at most {MAX_BYTES} bytes")));
+        }
+        let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let value: Value =
+            serde_json::from_slice(&text).map_err(|e| malformed(format!("it is no JSON: {e}")))?;
+        if !value.is_object() {
+            return Err(malformed("it is no JSON object".to_owned()));
+        }
+        Ok(Some(ModelConfig { value }))
+    }
+
+    /// A configuration from a JSON value, for tests and for formats that carry one inside.
+    pub fn from_value(value: Value) -> ModelConfig {
+        ModelConfig { value }
+    }
+
+    /// The family, for instance `bert`: the entry `model_type`.
+    pub fn model_type(&self) -> Option<&str> {
+        self.value.get("model_type")?.as_str()
+    }
+
+    /// A positive integer under the first of `keys` that is there. Models of several parts keep
+    /// those of their language model under `text_config`.
+    pub fn count(&self, keys: &[&str]) -> Option<usize> {
+        let text = self.value.get("text_config").unwrap_or(&Value::Null);
+        keys.iter()
+            .flat_map(|key| [self.value.get(*key), text.get(*key)])
+            .flatten()
+            .find_map(Value::as_u64)
+            .and_then(|n| usize::try_from(n).ok())
+            .filter(|n| *n > 0)
+    }
+
+    /// A truth value, false where it is absent.
+    pub fn flag(&self, key: &str) -> bool {
+        self.value.get(key).and_then(Value::as_bool) == Some(true)
+    }
+}

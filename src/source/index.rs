@@ -1,0 +1,84 @@
+//! Sharded checkpoints: `*.safetensors.index.json` maps every tensor to the file that holds it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::json::Entries;
+use crate::error::{Error, Result};
+use crate::text::printable;
+
+/// The longest index that is read, in bytes.
+const MAX_BYTES: u64 = 100_000_000;
+
+/// The map from tensor to shard.
+#[derive(Debug)]
+pub(super) struct Index {
+    weight_map: Vec<(String, String)>,
+}
+
+#[derive(Deserialize)]
+struct File {
+    weight_map: Entries<String>,
+}
+
+impl Index {
+    /// Reads an index, and refuses shard names that are anything but a file in the same directory.
+    pub fn read(path: &Path) -> Result<Index> {
+        let malformed = |reason: String| Error::Malformed {
+            path: path.to_path_buf(),
+            format: "safetensors index",
+            reason,
+        };
+        let metadata = std::fs::metadata(path).map_err(Error::io("read", path))?;
+        if !metadata.is_file() || metadata.len() > MAX_BYTES {
+            return Err(malformed(format!("it is no regular file of at most {MAX_BYTES} bytes")));
+        }
+        let text = std::fs::read(path).map_err(Error::io("read", path))?;
+        let file: File = serde_json::from_slice(&text).map_err(|e| malformed(e.to_string()))?;
+        let Entries(weight_map) = file.weight_map;
+        if weight_map.is_empty() {
+            return Err(malformed("it lists no tensor".to_owned()));
+        }
+        for (_, shard) in &weight_map {
+            let plain = !shard.contains(['/', '\\', ':', '\0']) && shard != ".." && shard != ".";
+            if !plain || shard.is_empty() {
+                return Err(malformed(format!(
+                    "the shard name `{}` is not the plain name of a file in the same directory",
+                    printable(shard)
+                )));
+            }
+        }
+        Ok(Index { weight_map })
+    }
+
+    /// The shards' file names, each once, in order.
+    pub fn shards(&self) -> Vec<&str> {
+        let names: BTreeSet<&str> = self.weight_map.iter().map(|(_, s)| s.as_str()).collect();
+        names.into_iter().collect()
+    }
+
+    /// Checks that index and shards agree in both directions. `found` holds every tensor of every
+    /// shard, as (tensor, shard).
+    pub fn check(&self, path: &Path, found: &BTreeSet<(&str, &str)>) -> Result<()> {
+        let disagree = |reason: String| Error::Index { path: path.to_path_buf(), reason };
+        let listed: BTreeSet<(&str, &str)> =
+            self.weight_map.iter().map(|(tensor, shard)| (tensor.as_str(), shard.as_str())).collect();
+        if let Some((tensor, shard)) = listed.difference(found).next() {
+            return Err(disagree(format!(
+                "it puts the tensor `{}` into `{}`, which does not hold it",
+                printable(tensor),
+                printable(shard)
+            )));
+        }
+        if let Some((tensor, shard)) = found.difference(&listed).next() {
+            return Err(disagree(format!(
+                "`{}` holds the tensor `{}`, which the index does not put there",
+                printable(shard),
+                printable(tensor)
+            )));
+        }
+        Ok(())
+    }
+}

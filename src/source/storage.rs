@@ -1,0 +1,169 @@
+//! The bytes of one file, mapped or read, always through checked ranges.
+
+use std::borrow::Cow;
+use std::fs::{File, Metadata};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::error::{Error, Result};
+
+/// One open file of a checkpoint. It is opened read-only and never written.
+#[derive(Debug)]
+pub struct Storage {
+    path: PathBuf,
+    name: String,
+    bytes: u64,
+    modified: Option<SystemTime>,
+    backing: Backing,
+}
+
+#[derive(Debug)]
+enum Backing {
+    Mapped(memmap2::Mmap),
+    Read(File),
+}
+
+impl Storage {
+    /// Opens a regular file, mapped into memory unless `mmap` is false.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the file cannot be opened or mapped, [`Error::NoCheckpoint`] where it
+    /// is no regular file or is empty.
+    pub fn open(path: &Path, mmap: bool) -> Result<Storage> {
+        // The kind is asked before opening: opening a named pipe would wait for its writer.
+        let unusable =
+            |reason: &str| Error::NoCheckpoint { path: path.to_path_buf(), reason: reason.to_owned() };
+        let metadata = std::fs::metadata(path).map_err(Error::io("open", path))?;
+        if !metadata.is_file() {
+            return Err(unusable("this is not a regular file."));
+        }
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let metadata = file.metadata().map_err(Error::io("read", path))?;
+        if metadata.len() == 0 {
+            return Err(unusable("the file is empty."));
+        }
+        let backing = if mmap {
+            // SAFETY: a mapped file must not be shortened or written by others while it is mapped.
+            // No system can guarantee that: a file that shrinks raises SIGBUS, which stops the
+            // process without undefined behaviour in it (documented; `--no-mmap` reads instead).
+            // Changed bytes can only change numbers: every range is checked against the length
+            // taken here, nothing read through the map is used as an index or a length twice, and
+            // `verify_unchanged` reports the change.
+            let map = unsafe { memmap2::Mmap::map(&file) };
+            Backing::Mapped(map.map_err(Error::io("map", path))?)
+        } else {
+            Backing::Read(file)
+        };
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        Ok(Storage {
+            path: path.to_path_buf(),
+            name: name.to_string_lossy().into_owned(),
+            bytes: metadata.len(),
+            modified: modified(&metadata),
+            backing,
+        })
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file's name without its directory.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file's length, in bytes, when it was opened.
+    pub fn len(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Never true: an empty file is refused when it is opened.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// The bytes of a range: borrowed from the map, or read into memory.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] where the range lies (or now lies) outside the file.
+    pub fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+        let outside = || Error::Changed { path: self.path.clone() };
+        if range.start > range.end || range.end > self.bytes {
+            return Err(outside());
+        }
+        let start = usize::try_from(range.start).map_err(|_| outside())?;
+        let end = usize::try_from(range.end).map_err(|_| outside())?;
+        match &self.backing {
+            Backing::Mapped(map) => map.get(start..end).map(Cow::Borrowed).ok_or_else(outside),
+            Backing::Read(file) => {
+                let mut buffer = vec![0; end - start];
+                match read_exact_at(file, &mut buffer, range.start) {
+                    Ok(()) => Ok(Cow::Owned(buffer)),
+                    Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err(outside()),
+                    Err(e) => Err(Error::io("read", &self.path)(e)),
+                }
+            }
+        }
+    }
+
+    /// Checks that size and modification time are still what they were when the file was opened.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] where they are not.
+    pub fn verify_unchanged(&self) -> Result<()> {
+        let now = std::fs::metadata(&self.path).map_err(Error::io("read", &self.path))?;
+        if now.len() == self.bytes && modified(&now) == self.modified {
+            Ok(())
+        } else {
+            Err(Error::Changed { path: self.path.clone() })
+        }
+    }
+}
+
+/// Not every file system keeps the time; where it does not, only the size is compared.
+fn modified(metadata: &Metadata) -> Option<SystemTime> {
+    metadata.modified().ok()
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> std::io::Result<()> {
+    while !buffer.is_empty() {
+        let count = std::os::windows::fs::FileExt::seek_read(file, buffer, offset)?;
+        if count == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        buffer = buffer.get_mut(count..).unwrap_or_default();
+        offset += count as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_grows_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, b"12345678").unwrap();
+        for mmap in [true, false] {
+            let storage = Storage::open(&path, mmap).unwrap();
+            assert_eq!(&*storage.read(2..5).unwrap(), b"345");
+            assert!(matches!(storage.read(5..9), Err(Error::Changed { .. })));
+            storage.verify_unchanged().unwrap();
+        }
+        let storage = Storage::open(&path, false).unwrap();
+        std::fs::write(&path, b"1234").unwrap();
+        assert!(matches!(storage.read(5..8), Err(Error::Changed { .. })));
+        assert!(matches!(storage.verify_unchanged(), Err(Error::Changed { .. })));
+    }
+}

@@ -1,0 +1,247 @@
+//! Numerics: from the elements of one real matrix to its eigenvalues.
+//!
+//! The ESD of W (rows × cols) is the set of the n = min(rows, cols) eigenvalues λ_i = σ_i(W)² of
+//! the smaller of WᵀW and WWᵀ, ascending. Two ways lead there: the eigenvalues of the Gram matrix
+//! (fast; absolute error about ε·λ_max), and the singular values of W itself (slower; absolute
+//! error about ε·σ_max on σ, so that small eigenvalues keep their digits). Which one is good
+//! enough depends on what is asked of the spectrum, so the caller decides, with [`Spectrum::error`].
+//!
+//! Nothing here knows of files, layers or models. Results depend on the input alone, never on the
+//! number of threads: every parallel step has a fixed partition.
+
+mod complex;
+mod faer_engine;
+mod gram;
+#[cfg(feature = "lapack")]
+mod lapack_engine;
+mod tridiagonal;
+
+use std::ops::Range;
+
+pub use complex::ComplexEmbedding;
+pub use faer_engine::FaerEngine;
+pub use gram::gram;
+#[cfg(feature = "lapack")]
+pub use lapack_engine::LapackEngine;
+pub use tridiagonal::tridiagonal_eigenvalues;
+
+/// A matrix that can be copied out block by block; it need not exist in memory as `f64`.
+pub trait Elements: Sync {
+    /// Number of rows.
+    fn rows(&self) -> usize;
+    /// Number of columns.
+    fn cols(&self) -> usize;
+    /// Writes the block of these rows and columns into `out`, row by row.
+    /// `out` holds exactly `rows.len() * cols.len()` numbers.
+    fn copy_block(&self, rows: Range<usize>, cols: Range<usize>, out: &mut [f64]);
+    /// How often each eigenvalue occurs by construction; only one of each is kept.
+    fn multiplicity(&self) -> usize {
+        1
+    }
+}
+
+/// A dense matrix in memory, column by column: element (i, j) is `data[i + j * rows]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dense {
+    /// The elements; `rows * cols` of them.
+    pub data: Vec<f64>,
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of columns.
+    pub cols: usize,
+}
+
+impl Dense {
+    /// All zeros.
+    pub fn zeros(rows: usize, cols: usize) -> Dense {
+        Dense { data: vec![0.0; rows * cols], rows, cols }
+    }
+
+    /// Copies a matrix, transposed where that makes it tall: singular values do not change.
+    pub fn tall_copy(matrix: &dyn Elements) -> Dense {
+        let (rows, cols) = (matrix.rows(), matrix.cols());
+        // A row-major copy of W is a column-major copy of its transpose.
+        let mut data = vec![0.0; rows * cols];
+        if rows <= cols {
+            matrix.copy_block(0..rows, 0..cols, &mut data);
+            return Dense { data, rows: cols, cols: rows };
+        }
+        let mut line = vec![0.0; cols];
+        for row in 0..rows {
+            matrix.copy_block(row..row + 1, 0..cols, &mut line);
+            let targets = data.iter_mut().skip(row).step_by(rows);
+            targets.zip(&line).for_each(|(target, value)| *target = *value);
+        }
+        Dense { data, rows, cols }
+    }
+}
+
+impl Elements for Dense {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn cols(&self) -> usize {
+        self.cols
+    }
+
+    fn copy_block(&self, rows: Range<usize>, cols: Range<usize>, out: &mut [f64]) {
+        for (line, row) in out.chunks_exact_mut(cols.len().max(1)).zip(rows) {
+            for (target, col) in line.iter_mut().zip(cols.clone()) {
+                *target = self.data.get(row + col * self.rows).copied().unwrap_or(0.0);
+            }
+        }
+    }
+}
+
+/// How the threads of the current rayon pool are used inside one matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parallelism {
+    /// One thread: the other ones have matrices of their own.
+    Alone,
+    /// All threads work on this matrix.
+    Within,
+}
+
+impl Parallelism {
+    /// Below this size a matrix is better computed by one thread while the others take others.
+    const LARGE: usize = 1536;
+
+    /// What suits a matrix of `n` eigenvalues. It depends on `n` alone, so that the rounding of a
+    /// result does not depend on the number of threads.
+    pub fn for_size(n: usize) -> Parallelism {
+        if n >= Self::LARGE { Parallelism::Within } else { Parallelism::Alone }
+    }
+}
+
+/// Which way the eigenvalues were computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Eigenvalues of the Gram matrix.
+    Gram,
+    /// Singular values of the matrix itself, squared.
+    Svd,
+}
+
+/// The engine's iteration did not converge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the eigenvalue iteration did not converge")]
+pub struct NoConvergence;
+
+/// Why there is no spectrum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The engine gave up.
+    #[error(transparent)]
+    NoConvergence(#[from] NoConvergence),
+    /// An element is not finite, or the squares leave the range in which `f64` keeps its digits:
+    /// look the elements over and scale them.
+    #[error("the elements are not finite, or their squares overflow or vanish")]
+    OutOfRange,
+}
+
+/// The dense kernels that a spectrum needs.
+pub trait Engine: Sync {
+    /// The name on the command line.
+    fn name(&self) -> &'static str;
+
+    /// Eigenvalues of a symmetric n × n matrix of which the lower triangle is filled; ascending.
+    ///
+    /// # Errors
+    /// [`NoConvergence`].
+    fn symmetric_eigenvalues(
+        &self,
+        matrix: Dense,
+        parallelism: Parallelism,
+    ) -> Result<Vec<f64>, NoConvergence>;
+
+    /// Singular values of a matrix with rows ≥ cols; ascending.
+    ///
+    /// # Errors
+    /// [`NoConvergence`].
+    fn singular_values(&self, matrix: Dense, parallelism: Parallelism) -> Result<Vec<f64>, NoConvergence>;
+}
+
+/// The eigenvalue spectrum of WᵀW.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spectrum {
+    /// λ_1 ≤ … ≤ λ_n, none negative; of W / [`unit`](Self::unit).
+    pub eigenvalues: Vec<f64>,
+    /// A power of two that the matrix was divided by, so that squares neither overflow nor vanish:
+    /// 1 unless the elements are beyond 1e±100. True singular values are √λ · unit.
+    pub unit: f64,
+    /// Estimated absolute error of every eigenvalue; see [`gram_error`].
+    pub error: f64,
+    /// How they were computed.
+    pub method: Method,
+    /// max(rows, cols) of the matrices, for the rank's tolerance.
+    pub larger_side: usize,
+}
+
+/// The error of an eigenvalue of a computed Gram matrix: 4·√n·ε·λ_max.
+///
+/// Forming the product and reducing it are backward stable; the worst-case constant grows like n,
+/// the probable one, when rounding errors behave like independent random numbers, like √n (Higham
+/// and Mary 2019). The factor 4 leaves room: the tests compare with singular values.
+pub fn gram_error(n: usize, lambda_max: f64) -> f64 {
+    4.0 * (n as f64).sqrt() * f64::EPSILON * lambda_max
+}
+
+/// Computes the spectrum of one matrix, or of several whose eigenvalues are pooled.
+///
+/// # Errors
+/// [`Failure::NoConvergence`] of the engine; [`Failure::OutOfRange`] from the Gram path unless
+/// `trusted` says that the elements are known to be finite and scaled.
+pub fn spectrum<E: Elements>(
+    engine: &dyn Engine,
+    slices: impl Iterator<Item = E>,
+    method: Method,
+    trusted: bool,
+) -> Result<Spectrum, Failure> {
+    let mut pooled = Spectrum { eigenvalues: Vec::new(), unit: 1.0, error: 0.0, method, larger_side: 0 };
+    for slice in slices {
+        let n = slice.rows().min(slice.cols());
+        let parallelism = Parallelism::for_size(n);
+        let mut values = match method {
+            Method::Gram => {
+                let product = gram(&slice, parallelism);
+                if !trusted && !in_range(&product) {
+                    return Err(Failure::OutOfRange);
+                }
+                engine.symmetric_eigenvalues(product, parallelism)?
+            }
+            Method::Svd => engine.singular_values(Dense::tall_copy(&slice), parallelism)?,
+        };
+        for value in &mut values {
+            // Rounding can leave a tiny negative number where the true eigenvalue is zero.
+            *value = value.max(0.0);
+            if method == Method::Svd {
+                *value *= *value;
+            }
+        }
+        if method == Method::Gram {
+            let largest = values.last().copied().unwrap_or(0.0);
+            pooled.error = pooled.error.max(gram_error(n, largest));
+        }
+        let larger = slice.rows().max(slice.cols()) / slice.multiplicity();
+        pooled.larger_side = pooled.larger_side.max(larger);
+        pooled.eigenvalues.extend(values.iter().step_by(slice.multiplicity()));
+    }
+    pooled.eigenvalues.sort_by(f64::total_cmp);
+    Ok(pooled)
+}
+
+/// Whether the squared norms on the diagonal are finite and the largest is far from the ends of
+/// the range. An element that is not finite makes its diagonal element so, too.
+fn in_range(product: &Dense) -> bool {
+    let diagonal = || product.data.iter().step_by(product.rows + 1);
+    let largest = diagonal().fold(0.0, |max: f64, v| max.max(*v));
+    diagonal().all(|v| v.is_finite()) && (1e-200..1e200).contains(&largest)
+}
+
+/// Multiplications and additions of the Gram path, for progress and for scheduling:
+/// n²·m for half of the product and 4/3·n³ for the reduction to tridiagonal form.
+pub fn flops(rows: usize, cols: usize) -> f64 {
+    let (n, m) = (rows.min(cols) as f64, rows.max(cols) as f64);
+    n * n * m + 4.0 / 3.0 * n * n * n
+}

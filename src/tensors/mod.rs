@@ -1,0 +1,143 @@
+//! Second stage: what the file holds, named and typed, and how its bytes become numbers.
+//!
+//! A [`Tensor`] is a name, a type, a shape and a byte range that its format's reader has already
+//! checked against the file. Nothing here knows how a file is laid out or what a weight is for.
+
+mod decode;
+mod float8;
+
+use std::ops::Range;
+
+pub use decode::{Survey, decode, survey};
+
+/// Element types that occur in checkpoints, under the names of the safetensors format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // the names are the format's own
+pub enum Dtype {
+    F64,
+    F32,
+    F16,
+    BF16,
+    F8E4M3,
+    F8E5M2,
+    F8E4M3Fnuz,
+    F8E5M2Fnuz,
+    F8E8M0,
+    F6E2M3,
+    F6E3M2,
+    F4,
+    C64,
+    Bool,
+    U8,
+    I8,
+    U16,
+    I16,
+    U32,
+    I32,
+    U64,
+    I64,
+}
+
+/// What may be done with the elements of a [`Dtype`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Real numbers that mean what they say.
+    Real,
+    /// Complex numbers, two reals each.
+    Complex,
+    /// 8-bit floats: usually stored with a scale elsewhere, so their values alone mean little.
+    Float8,
+    /// Floats below 8 bits, and pure exponents: never a weight without their scales.
+    Packed,
+    /// Integers and booleans: indices, masks, or packed quantised weights.
+    Integer,
+}
+
+impl Dtype {
+    /// The name that reports use, as in safetensors: `F32`, `BF16`, `F8_E4M3`, …
+    pub const fn name(self) -> &'static str {
+        match self {
+            Dtype::F64 => "F64",
+            Dtype::F32 => "F32",
+            Dtype::F16 => "F16",
+            Dtype::BF16 => "BF16",
+            Dtype::F8E4M3 => "F8_E4M3",
+            Dtype::F8E5M2 => "F8_E5M2",
+            Dtype::F8E4M3Fnuz => "F8_E4M3FNUZ",
+            Dtype::F8E5M2Fnuz => "F8_E5M2FNUZ",
+            Dtype::F8E8M0 => "F8_E8M0",
+            Dtype::F6E2M3 => "F6_E2M3",
+            Dtype::F6E3M2 => "F6_E3M2",
+            Dtype::F4 => "F4",
+            Dtype::C64 => "C64",
+            Dtype::Bool => "BOOL",
+            Dtype::U8 => "U8",
+            Dtype::I8 => "I8",
+            Dtype::U16 => "U16",
+            Dtype::I16 => "I16",
+            Dtype::U32 => "U32",
+            Dtype::I32 => "I32",
+            Dtype::U64 => "U64",
+            Dtype::I64 => "I64",
+        }
+    }
+
+    /// Bits per element.
+    pub const fn bits(self) -> usize {
+        match self {
+            Dtype::F64 | Dtype::C64 | Dtype::U64 | Dtype::I64 => 64,
+            Dtype::F32 | Dtype::U32 | Dtype::I32 => 32,
+            Dtype::F16 | Dtype::BF16 | Dtype::U16 | Dtype::I16 => 16,
+            Dtype::F8E4M3
+            | Dtype::F8E5M2
+            | Dtype::F8E4M3Fnuz
+            | Dtype::F8E5M2Fnuz
+            | Dtype::F8E8M0
+            | Dtype::Bool
+            | Dtype::U8
+            | Dtype::I8 => 8,
+            Dtype::F6E2M3 | Dtype::F6E3M2 => 6,
+            Dtype::F4 => 4,
+        }
+    }
+
+    /// What may be done with the elements.
+    pub const fn kind(self) -> Kind {
+        match self {
+            Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16 => Kind::Real,
+            Dtype::C64 => Kind::Complex,
+            Dtype::F8E4M3 | Dtype::F8E5M2 | Dtype::F8E4M3Fnuz | Dtype::F8E5M2Fnuz => Kind::Float8,
+            Dtype::F8E8M0 | Dtype::F6E2M3 | Dtype::F6E3M2 | Dtype::F4 => Kind::Packed,
+            _ => Kind::Integer,
+        }
+    }
+
+    /// The relative spacing of the stored type, where weights are kept at full precision: the
+    /// `below-storage-precision` warning is about F32 and F64 only.
+    pub const fn storage_epsilon(self) -> Option<f64> {
+        match self {
+            Dtype::F64 => Some(f64::EPSILON),
+            Dtype::F32 | Dtype::C64 => Some(f32::EPSILON as f64),
+            _ => None,
+        }
+    }
+}
+
+/// One tensor of a checkpoint, as its reader found it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    /// The name in the checkpoint, unescaped.
+    pub name: String,
+    /// The element type.
+    pub dtype: Dtype,
+    /// The shape, outermost dimension first; the elements lie in row-major order.
+    pub shape: Vec<usize>,
+    /// The number of elements: the product of the shape, already checked against overflow.
+    pub elements: usize,
+    /// Which of the checkpoint's files holds the bytes.
+    pub file: usize,
+    /// Where in that file they lie; already checked against its length.
+    pub bytes: Range<u64>,
+    /// Other names of the same bytes (tied weights).
+    pub aliases: Vec<String>,
+}
