@@ -39,8 +39,11 @@ fn compare_fit(found: &Matrix, expected: &Value, estimator: &str) {
     assert_eq!(found.status, expected["status"].as_str().unwrap(), "{}", what("status"));
     for field in ["alpha", "lambda_min", "ks_distance"] {
         let value = expected.get(field).unwrap_or(&Value::Null);
+        // A singular value decomposition in double precision resolves σ to about ε·σ_max.
+        let spread = found.metric("lambda_max").zip(value.as_f64()).map_or(1.0, |(max, v)| max / v);
+        let tolerance = if field == "lambda_min" { 100.0 * f64::EPSILON * spread.sqrt() } else { EXACT };
         if field == "alpha" || found.status == "ok" {
-            assert_close(found.metric(field), value, EXACT, &what(field));
+            assert_close(found.metric(field), value, tolerance.max(EXACT), &what(field));
         }
     }
     if found.status == "ok" {

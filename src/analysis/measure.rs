@@ -2,15 +2,15 @@
 
 use crate::error::{Error, Result};
 use crate::matrices::{Matrix, View};
-use crate::metrics::{FitStatus, METRICS, Measured, measure, tail};
+use crate::metrics::{FitStatus, METRICS, Measured, largest_error, measure, tail};
 use crate::source::Checkpoint;
 use crate::spectrum::{self, ComplexEmbedding, Elements, Engine, Failure, Method, Spectrum};
 use crate::tensors::{Dtype, Survey, Tensor};
 
 use super::Settings;
 
-/// The largest relative error of alpha that the fast way may have; beyond it the singular values
-/// of the matrix itself are computed.
+/// The largest relative error that the fast way may have in any number; beyond it the singular
+/// values of the matrix itself are computed.
 const TOLERANCE: f64 = 1e-9;
 
 /// What is known of a matrix after it was looked at.
@@ -95,12 +95,14 @@ fn numbers(
 ) -> Result<Outcome> {
     let fit_to = |spectrum: &Spectrum| tail::fit_above(spectrum, &settings.estimator, settings.drop_below);
     let first = fit_to(&fast);
-    let doubtful = match first.alpha {
-        Some(alpha) => first.alpha_error > TOLERANCE * alpha || first.start_uncertain,
+    let undecided = match first.status {
+        FitStatus::Ok => first.start_uncertain,
+        FitStatus::TooFewEigenvalues => false,
         // Rank and flatness are decided among eigenvalues that the Gram matrix does not resolve.
-        None => first.status != FitStatus::TooFewEigenvalues,
+        FitStatus::RankDeficientTail | FitStatus::FlatTail => true,
     };
-    let (spectrum, mut fit) = if doubtful {
+    let error = largest_error(&Measured { spectrum: &fast, fit: &first });
+    let (spectrum, mut fit) = if undecided || error > TOLERANCE {
         let spectrum = exact()?;
         let fit = fit_to(&spectrum);
         (spectrum, fit)

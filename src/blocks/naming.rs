@@ -142,8 +142,8 @@ impl Path {
         let start = segments
             .windows(wanted.len())
             .position(|window| window.iter().zip(&wanted).all(|(s, w)| segment_fits(s, w).is_some()))?;
-        let window = segments.iter().skip(start).zip(&wanted);
-        let index = window.filter_map(|(s, w)| segment_fits(s, w).flatten()).last();
+        let window = segments.get(start..start + wanted.len())?.iter().zip(&wanted);
+        let index = window.rev().find_map(|(s, w)| segment_fits(s, w).flatten());
         let end = *ends.get(start + wanted.len() - 1)?;
         // A path that ends the whole name is a tensor of its own, not a block with tensors in it.
         (end < name.len()).then(|| Block {

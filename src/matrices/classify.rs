@@ -176,8 +176,7 @@ impl<'a> Name<'a> {
         if self.last == "bias" || self.last.ends_with("_bias") || self.last.ends_with("mask") {
             return Some("bias or mask");
         }
-        if SCALES.contains(&self.last) || self.last.ends_with("_scale_inv")
-        {
+        if SCALES.contains(&self.last) || self.last.ends_with("_scale_inv") {
             return Some("scales of a quantised weight");
         }
         (TABLES.contains(&self.last) || self.last.contains("inv_freq"))

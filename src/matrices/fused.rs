@@ -140,7 +140,7 @@ fn query_key_value(rows: usize, cols: usize, context: &Context) -> Option<Vec<Pa
 /// Falcon's newer layout and InternLM2: for each key/value head its queries, then its k, then its v.
 fn grouped_heads(rows: usize, cols: usize, context: &Context) -> Option<Vec<Part>> {
     let (heads, groups) = (context.heads()?, context.key_value_heads()?);
-    if heads % groups != 0 {
+    if !heads.is_multiple_of(groups) {
         return None;
     }
     per_group(rows, cols, groups, heads / groups)
@@ -173,7 +173,7 @@ fn per_group(rows: usize, cols: usize, groups: usize, queries: usize) -> Option<
 fn gates(tensor: &Tensor, rows: usize, cols: usize, context: &Context) -> Fusion {
     let partner = tensor.name.replace("weight_ih", "weight_hh");
     let hidden = match (context.shape_of)(&partner) {
-        Some([all, hidden]) if *all == rows && *hidden > 0 && rows % hidden == 0 => *hidden,
+        Some([all, hidden]) if *all == rows && *hidden > 0 && rows.is_multiple_of(*hidden) => *hidden,
         _ => return Fusion::Unknown,
     };
     let names: &[&str] = match rows / hidden {

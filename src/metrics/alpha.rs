@@ -17,6 +17,10 @@ impl Metric for Alpha {
     fn value(&self, of: &Measured) -> Option<f64> {
         of.fit.alpha
     }
+
+    fn relative_error(&self, of: &Measured) -> f64 {
+        of.fit.alpha.map_or(0.0, |alpha| of.fit.alpha_error / alpha)
+    }
 }
 
 /// λ_{n−k}, where the fitted tail starts.
@@ -33,6 +37,11 @@ impl Metric for LambdaMin {
 
     fn value(&self, of: &Measured) -> Option<f64> {
         let start = of.spectrum.eigenvalues.get(of.fit.start?)?;
-        Some(start * of.spectrum.unit * of.spectrum.unit)
+        of.eigenvalue(*start)
+    }
+
+    fn relative_error(&self, of: &Measured) -> f64 {
+        let start = of.fit.start.and_then(|start| of.spectrum.eigenvalues.get(start));
+        start.map_or(0.0, |start| of.spectrum.error / start)
     }
 }

@@ -20,6 +20,23 @@ impl Metric for EffectiveRank {
         let entropy: f64 = singular().map(|s| s / sum).filter(|p| *p > 0.0).map(|p| -p * p.ln()).sum();
         (sum > 0.0).then(|| entropy.exp())
     }
+
+    /// Small singular values are roots, and suffer most: each moves by error/σ, but not beyond the
+    /// root of the error, and the entropy by |ln p| + H ≤ |ln p| + ln n times its share of that.
+    fn relative_error(&self, of: &Measured) -> f64 {
+        let (error, values) = (of.spectrum.error, &of.spectrum.eigenvalues);
+        if error == 0.0 {
+            return 0.0;
+        }
+        let sum: f64 = values.iter().map(|v| v.sqrt()).sum();
+        let log_n = (values.len() as f64).ln();
+        let moved = values.iter().map(|value| {
+            let moved = (error / value.sqrt()).min(error.sqrt());
+            let share = value.sqrt().max(moved) / sum;
+            moved / sum * (log_n - share.ln())
+        });
+        moved.sum()
+    }
 }
 
 #[cfg(test)]

@@ -35,6 +35,12 @@ pub trait Metric: Sync {
     fn description(&self) -> &'static str;
     /// The number; `None` where it does not exist. What is not finite is left out by the caller.
     fn value(&self, of: &Measured) -> Option<f64>;
+    /// How far, relatively and to first order, [`Spectrum::error`] may have moved the number. The
+    /// default suits sums and maxima of eigenvalues, which that error does not move noticeably.
+    fn relative_error(&self, of: &Measured) -> f64 {
+        let _ = of;
+        0.0
+    }
 }
 
 /// What a metric is computed from.
@@ -51,12 +57,23 @@ impl Measured<'_> {
     fn largest(&self) -> f64 {
         self.spectrum.eigenvalues.last().copied().unwrap_or(0.0)
     }
+
+    /// An eigenvalue of W itself; `None` where a normal `f64` cannot hold it.
+    fn eigenvalue(&self, of_scaled: f64) -> Option<f64> {
+        let value = of_scaled * self.spectrum.unit * self.spectrum.unit;
+        (value.is_normal() || of_scaled == 0.0).then_some(value)
+    }
 }
 
-/// Computes every metric, in the order of [`METRICS`]. A number that overflows `f64` becomes
-/// `None`: reports never hold an infinity.
+/// Computes every metric, in the order of [`METRICS`]. A number beyond `f64` becomes `None`:
+/// reports never hold an infinity.
 pub fn measure(of: &Measured) -> Vec<Option<f64>> {
     METRICS.iter().map(|metric| metric.value(of).filter(|value| value.is_finite())).collect()
+}
+
+/// The largest relative error of any metric.
+pub fn largest_error(of: &Measured) -> f64 {
+    METRICS.iter().map(|metric| metric.relative_error(of)).fold(0.0, f64::max)
 }
 
 /// The position of a metric in [`METRICS`].

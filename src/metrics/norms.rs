@@ -32,7 +32,7 @@ impl Metric for LambdaMax {
     }
 
     fn value(&self, of: &Measured) -> Option<f64> {
-        Some(of.largest() * of.spectrum.unit * of.spectrum.unit)
+        of.eigenvalue(of.largest())
     }
 }
 

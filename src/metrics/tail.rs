@@ -188,18 +188,26 @@ impl<'a> Tail<'a> {
                 second_lowest = second_lowest.min(low);
             }
         }
-        let Some((distance, start)) = best else {
-            return Fit::none(FitStatus::TooFewEigenvalues);
+        let Some((distance, start)) = best.filter(|(distance, _)| *distance < 1.0) else {
+            return Fit::none(self.why_none(&starts));
         };
-        if distance >= 1.0 {
-            let top_is_zero = self.values.get(starts.end - 1).is_none_or(|v| *v <= self.zero);
-            return Fit::none(if top_is_zero { FitStatus::RankDeficientTail } else { FitStatus::FlatTail });
-        }
         let rival = if lowest.1 == start { second_lowest } else { lowest.0 };
         let (_, uncertainty) = self.score(start);
         Fit {
             start_uncertain: self.error > 0.0 && rival <= distance + uncertainty,
             ..self.at(start, self.values.len() - start)
+        }
+    }
+
+    /// Why none of these starts has an alpha: what holds for the last of them, or, where there is
+    /// none, for the last start that any tail could have.
+    fn why_none(&self, starts: &std::ops::Range<usize>) -> FitStatus {
+        let last =
+            if starts.is_empty() { self.values.len().checked_sub(2) } else { starts.end.checked_sub(1) };
+        match last.and_then(|last| self.values.get(last)) {
+            None => FitStatus::TooFewEigenvalues,
+            Some(value) if *value <= self.zero => FitStatus::RankDeficientTail,
+            Some(_) => FitStatus::FlatTail,
         }
     }
 

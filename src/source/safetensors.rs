@@ -178,7 +178,7 @@ fn check_layout(
     data_start: u64,
     file_len: u64,
 ) -> std::result::Result<(), Problem> {
-    tensors.sort_by(|a, b| (a.bytes.start, a.bytes.end).cmp(&(b.bytes.start, b.bytes.end)));
+    tensors.sort_by_key(|tensor| (tensor.bytes.start, tensor.bytes.end));
     let mut covered = data_start;
     for tensor in tensors.iter() {
         let name = printable(&tensor.name);
