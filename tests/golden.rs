@@ -1,6 +1,8 @@
 //! Numbers against NumPy: `fixtures/golden.py`, `adversarial.py` and `golden_layouts.py` made the
 //! expected values in double precision (or better) by singular value decompositions.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
 mod common;
 
 use common::{analyze, assert_close, fixture, golden, matrix, minilm};

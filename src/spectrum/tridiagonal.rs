@@ -5,6 +5,9 @@
 //! error stays at a few tens of ε·‖T‖ for every eigenvalue, where a QL with plane rotations was
 //! measured here at nearly n·ε·‖T‖ for the largest ones, which the spectral norm is read from.
 
+// Indices run over slices of one length that the functions cut themselves; no input reaches them.
+#![allow(clippy::indexing_slicing)]
+
 use super::NoConvergence;
 
 /// Iterations allowed per eigenvalue; below two are usual.

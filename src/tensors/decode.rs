@@ -26,6 +26,7 @@ pub fn decode(dtype: Dtype, bytes: &[u8], first: usize, stride: usize, out: &mut
     }
 }
 
+#[allow(clippy::indexing_slicing)] // every byte is below 256
 fn look_up(table: &[f64; 256], code: u8) -> f64 {
     table[usize::from(code)]
 }

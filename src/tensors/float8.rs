@@ -19,6 +19,7 @@ enum Special {
     NanAtNegativeZero,
 }
 
+#[allow(clippy::indexing_slicing)] // the loop ends at the array's length
 const fn table(mantissa_bits: u32, bias: i32, special: Special) -> [f64; 256] {
     let mut values = [0.0; 256];
     let mut code = 0;

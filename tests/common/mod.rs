@@ -1,5 +1,6 @@
 //! What several test programs share.
 #![allow(dead_code)] // each of them uses a part
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // outside of #[test] functions, too
 
 use std::path::{Path, PathBuf};
 
