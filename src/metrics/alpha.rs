@@ -36,6 +36,7 @@ impl Metric for LambdaMin {
     }
 
     fn value(&self, of: &Measured) -> Option<f64> {
+        of.fit.alpha?;
         let start = of.spectrum.eigenvalues.get(of.fit.start?)?;
         of.eigenvalue(*start)
     }

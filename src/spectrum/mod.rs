@@ -23,7 +23,7 @@ pub use faer_engine::FaerEngine;
 pub use gram::gram;
 #[cfg(feature = "lapack")]
 pub use lapack_engine::LapackEngine;
-pub use tridiagonal::tridiagonal_eigenvalues;
+pub use tridiagonal::{bidiagonal_singular_values, tridiagonal_eigenvalues};
 
 /// A matrix that can be copied out block by block; it need not exist in memory as `f64`.
 pub trait Elements: Sync {
