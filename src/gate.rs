@@ -67,20 +67,23 @@ impl Thresholds {
         }
         let std = Rule::at_most("max-alpha-std", self.max_alpha_std);
         for stack in &report.stacks {
-            check.hold(&std, || format!("stack {}", stack.name), stack.alpha_std);
+            let subject = || format!("stack {}", stack.name);
+            check.hold(&std, subject, stack.alpha_std, "has fewer than two blocks with an alpha");
         }
         for rule in [Rule::at_least("min-alpha", self.min_alpha), Rule::at_most("max-alpha", self.max_alpha)]
         {
             for block in &report.blocks {
-                check.hold(&rule, || format!("block {}", block.name), block.alpha);
+                let why = format!("has no alpha ({})", block.status);
+                check.hold(&rule, || format!("block {}", block.name), block.alpha, &why);
             }
         }
         let norm = Rule::at_most("max-spectral-norm", self.max_spectral_norm);
         let rank = Rule::at_least("min-stable-rank", self.min_stable_rank);
         for matrix in report.matrices.iter().filter(|m| m.scheduled) {
             let subject = || format!("matrix {}", matrix.name);
-            check.hold(&norm, subject, matrix.metric("spectral_norm"));
-            check.hold(&rank, subject, matrix.metric("stable_rank"));
+            let why = format!("has no such number ({})", matrix.status);
+            check.hold(&norm, subject, matrix.metric("spectral_norm"), &why);
+            check.hold(&rank, subject, matrix.metric("stable_rank"), &why);
         }
         check.verdict()
     }
@@ -94,12 +97,13 @@ struct Check {
 }
 
 impl Check {
-    fn hold(&mut self, rule: &Rule, subject: impl FnOnce() -> String, value: Option<f64>) {
+    /// Holds one value against a bound; `why` says why it may be missing.
+    fn hold(&mut self, rule: &Rule, subject: impl FnOnce() -> String, value: Option<f64>, why: &str) {
         let Some(bound) = rule.bound else { return };
         let Some(value) = value else {
             let subject = subject();
             let subject = printable(&subject);
-            self.missing.push(format!("--{} cannot be decided: {subject} has no such number.", rule.name));
+            self.missing.push(format!("--{} cannot be decided: {subject} {why}.", rule.name));
             return;
         };
         let holds = if rule.is_upper { value <= bound } else { value >= bound };

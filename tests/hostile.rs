@@ -141,8 +141,11 @@ fn every_truncation_is_refused() {
     assert_eq!(Checkpoint::open(&path, &OpenOptions::default()).unwrap().tensors().len(), 2);
 }
 
+/// A file's name and content.
+type NamedBytes<'a> = (&'a str, &'a [u8]);
+
 /// A directory with these files.
-fn directory(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+fn directory(files: &[NamedBytes]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (name, bytes) in files {
         let path = dir.path().join(name);
@@ -163,7 +166,7 @@ const INDEX: &str = "model.safetensors.index.json";
 fn shards_must_agree_with_their_index() {
     let (one, two) = (valid(&[("a.weight", &[2])]), valid(&[("b.weight", &[2])]));
     let both = valid(&[("a.weight", &[2]), ("b.weight", &[2])]);
-    let cases: Vec<(Vec<u8>, Vec<(&str, &[u8])>, &str)> = vec![
+    let cases: Vec<(Vec<u8>, Vec<NamedBytes>, &str)> = vec![
         (
             index(&[("a.weight", "1.st"), ("b.weight", "2.st")]),
             vec![("1.st", &one)],

@@ -4,7 +4,6 @@ use std::io::Write;
 
 use anyhow::Result;
 use evenkeel::report::Gate;
-use evenkeel::text::printable;
 
 use super::args::AnalyzeOptions;
 use super::progress::Bar;
@@ -20,27 +19,25 @@ pub fn run(options: &AnalyzeOptions) -> Result<Verdict> {
     let mut report = report?;
     // Before anything is written: a gate that cannot decide leaves nothing on stdout.
     report.gate = options.thresholds.resolve().check(&report)?;
-    let rendered = options.destination.exporter()?.report(&report, options.per())?;
-    output::write(&rendered, options.destination.output.as_deref())?;
+    let exporter = options.destination.exporter()?;
+    let target = options.destination.output.as_deref();
+    output::write(&exporter.report(&report, options.per())?, target)?;
     match &report.gate {
         Some(gate) if !gate.passed => {
-            say(gate);
+            // Where the report does not show them: in a log the reason must be seen all the same.
+            if target.is_some() || !exporter.shows_findings() {
+                say(gate);
+            }
             Ok(Verdict::ThresholdBroken)
         }
         _ => Ok(Verdict::Done),
     }
 }
 
-/// Findings go to stderr as well: the report may have gone to a file or into another program.
 fn say(gate: &Gate) {
     let mut stderr = anstream::stderr().lock();
-    for finding in &gate.findings {
-        let subject = printable(&finding.subject);
-        let _ = match (finding.value, finding.bound) {
-            (Some(value), Some(bound)) => {
-                writeln!(stderr, "gate: {}: {subject}: {value:.6} against {bound}", finding.rule)
-            }
-            _ => writeln!(stderr, "gate: {}: {subject}", finding.rule),
-        };
+    for finding in gate.describe() {
+        // The exit code says it as well; a closed stderr must not hide that.
+        let _ = writeln!(stderr, "gate: {finding}");
     }
 }

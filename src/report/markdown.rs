@@ -25,11 +25,15 @@ impl Exporter for Markdown {
         if let Some(gate) = &report.gate {
             let verdict = if gate.passed { "**passed**" } else { "**failed**" };
             text.push_str(&format!("\nGate {verdict}\n\n"));
-            for finding in rows::findings(gate) {
+            for finding in gate.describe() {
                 text.push_str(&format!("- {}\n", escape(&finding)));
             }
         }
         Ok(text.into_bytes())
+    }
+
+    fn shows_findings(&self) -> bool {
+        true
     }
 
     fn inventory(&self, inventory: &Inventory) -> Result<Vec<u8>> {

@@ -43,6 +43,11 @@ pub trait Exporter: Sync {
     /// [`crate::Error::Report`].
     fn report(&self, report: &Report, per: Option<Per>) -> Result<Vec<u8>>;
 
+    /// Whether a person sees the gate's findings in the rendered report.
+    fn shows_findings(&self) -> bool {
+        false
+    }
+
     /// Renders the list of a checkpoint's tensors.
     ///
     /// # Errors

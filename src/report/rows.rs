@@ -40,7 +40,7 @@ pub(super) fn grid(report: &Report, per: Per) -> Grid {
         Per::Matrix => Grid {
             header: vec![
                 "matrix",
-                "block",
+                "scheduled",
                 "role",
                 "shape",
                 "alpha",
@@ -77,15 +77,15 @@ fn matrix_row(matrix: &Matrix) -> Vec<String> {
         status.push_str(", ");
         status.push_str(warning);
     }
-    // The block is at the beginning of nearly every name: saying it twice only takes room.
-    let place = match &matrix.block {
-        Some(_) if matrix.scheduled => "yes",
-        Some(_) => "not scheduled",
+    // The block's name is the beginning of the matrix' name: saying it twice only takes room.
+    let scheduled = match &matrix.block {
+        _ if matrix.scheduled => "yes",
+        Some(_) => "no",
         None => "outside",
     };
     vec![
         printable(&matrix.name).into_owned(),
-        place.to_owned(),
+        scheduled.to_owned(),
         matrix.role.to_owned(),
         format!("{}×{}", matrix.rows, matrix.cols),
         number(matrix.metric("alpha")),
@@ -212,9 +212,11 @@ pub(super) fn footnotes(report: &Report) -> Vec<String> {
     notes
 }
 
-/// One line on each threshold that does not hold.
-pub(super) fn findings(gate: &Gate) -> Vec<String> {
-    gate.findings.iter().map(finding).collect()
+impl Gate {
+    /// One line on each threshold that does not hold, with what was measured and the bound.
+    pub fn describe(&self) -> impl Iterator<Item = String> {
+        self.findings.iter().map(finding)
+    }
 }
 
 fn finding(finding: &Finding) -> String {

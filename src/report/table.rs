@@ -44,11 +44,15 @@ impl Exporter for Table {
         if let Some(gate) = &report.gate {
             let verdict = if gate.passed { styled(GOOD, "gate passed") } else { styled(BAD, "gate failed") };
             text.push_str(&format!("\n{verdict}\n"));
-            for finding in rows::findings(gate) {
+            for finding in gate.describe() {
                 text.push_str(&format!("  {finding}\n"));
             }
         }
         Ok(text.into_bytes())
+    }
+
+    fn shows_findings(&self) -> bool {
+        true
     }
 
     fn inventory(&self, inventory: &Inventory) -> Result<Vec<u8>> {
@@ -81,6 +85,8 @@ fn blocks(report: &Report) -> String {
             settings.set_cell_alignment(if right { CellAlignment::Right } else { CellAlignment::Left });
         }
         if report.stacks.len() > 1 {
+            let gap = if text.is_empty() { "" } else { "\n" };
+            text.push_str(gap);
             text.push_str(&format!("{}\n", styled(BOLD, &printable(&stack.name))));
         }
         text.push_str(&colour_bars(&table.to_string()));
