@@ -50,6 +50,8 @@ fn roberta_tensors() -> Vec<(String, Vec<usize>)> {
             tensors.push((format!("{prefix}.bias"), vec![768]));
         }
     }
+    tensors.push(("roberta.pooler.dense.weight".to_owned(), vec![768, 768]));
+    tensors.push(("roberta.pooler.dense.bias".to_owned(), vec![768]));
     tensors
 }
 

@@ -38,6 +38,10 @@ impl Exporter for Table {
         for stack in &report.stacks {
             text.push_str(&format!("{}\n", styled(BOLD, &rows::stack_line(report, stack))));
         }
+        if per != Some(Per::Matrix) {
+            let scale = format!("a full bar is {:.4} from its stack's mean", full_bar(report));
+            text.push_str(&format!("{}\n", styled(DIM, &scale)));
+        }
         for note in rows::footnotes(report) {
             text.push_str(&format!("{}\n", styled(DIM, &note)));
         }
@@ -68,7 +72,7 @@ fn styled(style: Style, text: &str) -> String {
 /// One table a stack: bars are comparable within it, and on one scale across stacks.
 fn blocks(report: &Report) -> String {
     let grid = rows::grid(report, Per::Block);
-    let largest = report.blocks.iter().filter_map(|b| b.deviation).fold(0.0, |max: f64, d| max.max(d.abs()));
+    let full = full_bar(report);
     let mut text = String::new();
     for stack in &report.stacks {
         let mut table = new_table();
@@ -77,7 +81,7 @@ fn blocks(report: &Report) -> String {
         table.set_header(header);
         for (block, row) in report.blocks.iter().zip(&grid.rows).filter(|(b, _)| b.stack == stack.name) {
             let mut row = row.clone();
-            row.insert(3, bar(block, largest));
+            row.insert(3, bar(block, full));
             table.add_row(row);
         }
         for (column, settings) in table.column_iter_mut().enumerate() {
@@ -99,14 +103,18 @@ fn axis_label() -> String {
     format!("{:<w$}│{:>w$}", "◂ heavier tail", "lighter ▸", w = HALF + 2)
 }
 
-/// A bar from the mean to the block's alpha: to the left below it, to the right above it. The
-/// longest bar of the report fills its half.
-fn bar(block: &Block, largest: f64) -> String {
+/// The deviation that fills half of the picture: the largest one, but no less than 0.1, so that a
+/// balanced model looks balanced.
+fn full_bar(report: &Report) -> f64 {
+    report.blocks.iter().filter_map(|b| b.deviation).fold(0.1, |max: f64, d| max.max(d.abs()))
+}
+
+/// A bar from the mean to the block's alpha: to the left below it, to the right above it.
+fn bar(block: &Block, full: f64) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let width = HALF + 2;
     let deviation = block.deviation.unwrap_or(0.0);
-    let share = if largest > 0.0 { deviation.abs() / largest } else { 0.0 };
-    let eighths = (share * (HALF * 8) as f64).round() as usize;
+    let eighths = (deviation.abs() / full * (HALF * 8) as f64).round() as usize;
     if deviation < 0.0 {
         // There are no glyphs that fill a cell from the right, so the left side rounds to halves.
         let (full, half) = (eighths / 8, eighths % 8 >= 4);
