@@ -1,5 +1,7 @@
 //! Last stage: thresholds on a finished report.
 
+use std::collections::BTreeMap;
+
 use crate::error::{Error, Result};
 use crate::report::{Finding, Gate, Report};
 use crate::text::printable;
@@ -44,7 +46,7 @@ impl Thresholds {
 
     /// Holds a report against the bounds. Without any there is no gate.
     ///
-    /// A matrix with NaN or infinite elements is a finding in itself.
+    /// A weight with NaN or infinite elements is a finding in itself, whatever it is for.
     ///
     /// # Errors
     /// [`Error::Gate`] where a number that a bound needs does not exist, or no block was analysed:
@@ -58,6 +60,14 @@ impl Thresholds {
             check.findings.push(Finding {
                 rule: "non-finite",
                 subject: format!("matrix {} ({})", matrix.name, matrix.warnings.join(", ")),
+                value: None,
+                bound: None,
+            });
+        }
+        for tensor in report.skipped.iter().filter(|s| !s.warnings.is_empty()) {
+            check.findings.push(Finding {
+                rule: "non-finite",
+                subject: format!("tensor {} ({})", tensor.name, tensor.warnings.join(", ")),
                 value: None,
                 bound: None,
             });
@@ -128,8 +138,18 @@ impl Check {
 }
 
 fn no_block(report: &Report) -> String {
-    format!(
-        "no block of {} could be analysed, so that the thresholds decide nothing; see `evenkeel inspect`, --min-eigenvalues and --block-pattern.",
-        printable(&report.checkpoint.path)
-    )
+    let path = printable(&report.checkpoint.path);
+    // The reason of the largest group of tensors that could have been weights.
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for skipped in report.skipped.iter().filter(|s| s.reason != "one-dimensional") {
+        *counts.entry(&skipped.reason).or_default() += 1;
+    }
+    match counts.into_iter().max_by_key(|(_, count)| *count).filter(|_| report.matrices.is_empty()) {
+        Some((reason, _)) => {
+            format!("no tensor of {path} could be analysed, so that the thresholds decide nothing: {reason}.")
+        }
+        None => format!(
+            "no block of {path} could be analysed, so that the thresholds decide nothing; see `evenkeel inspect`, --min-eigenvalues and --block-pattern."
+        ),
+    }
 }

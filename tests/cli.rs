@@ -53,6 +53,36 @@ fn output_goes_to_a_file_whole_and_without_styles() {
     assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 1);
 }
 
+/// Neither the index nor the configuration is overwritten, and a pipe stays a pipe.
+#[cfg(unix)]
+#[test]
+fn output_never_replaces_an_input_or_a_special_file() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for entry in std::fs::read_dir("fixtures/layouts/sharded-bert").expect("a layout") {
+        let path = entry.expect("an entry").path();
+        std::fs::copy(&path, dir.path().join(path.file_name().expect("a name"))).expect("copied");
+    }
+    let checkpoint = dir.path().to_str().expect("a name");
+    for name in ["model.safetensors.index.json", "config.json", "model-00001-of-00002.safetensors"] {
+        let target = dir.path().join(name);
+        let before = std::fs::read(&target).expect("it is there");
+        let (_, code) = run(&["inspect", checkpoint, "--output", target.to_str().expect("a name")]);
+        assert_eq!(code, Some(2), "{name}");
+        assert_eq!(std::fs::read(&target).expect("it is there"), before);
+    }
+    let pipe = dir.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("it runs").success());
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::read_to_string(pipe).expect("readable")
+    });
+    let (_, code) = run(&["inspect", checkpoint, "--output", pipe.to_str().expect("a name")]);
+    assert_eq!(code, Some(0));
+    assert!(reader.join().expect("read").contains("bert.pooler.dense.weight"));
+    let (stdout, _) = run(&["inspect", checkpoint, "--output", "-", "--output", "-"]);
+    assert!(!stdout.is_empty());
+}
+
 #[test]
 fn colour_is_kept_only_where_it_is_wanted() {
     let coloured = |variable: &str| {

@@ -5,7 +5,7 @@ mod common;
 
 use common::{analyze, fixture, matrix};
 use evenkeel::matrices::Selection;
-use evenkeel::{Report, Settings};
+use evenkeel::{Report, Settings, Thresholds};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -66,7 +66,7 @@ fn the_same_numbers_in_any_type_give_the_same_report() {
 
 #[test]
 fn eight_bit_floats_are_never_guessed() {
-    let weight = vec![0x38u8; 64];
+    let weight = [0x38u8; 64];
     let scale: Vec<u8> = 2f32.to_le_bytes().to_vec();
     let plain = [("a.weight", Dtype::F8_E4M3, &[8, 8][..], &weight[..])];
     let scaled = [plain[0], ("a.weight_scale_inv", Dtype::F32, &[1, 1][..], &scale[..])];
@@ -83,9 +83,41 @@ fn eight_bit_floats_are_never_guessed() {
     assert_eq!(reason(&refused, "a.weight_scale_inv"), "scales of a quantised weight");
 }
 
+/// A checkpoint of nothing else: the gate says why it cannot decide, and what to do about it.
+#[test]
+fn a_gate_on_what_cannot_be_read_says_why() {
+    let weight = [0x38u8; 64];
+    let found = report(&[("a.weight", Dtype::F8_E4M3, &[8, 8], &weight)], &select(Selection::default()));
+    let gate = Thresholds { max_alpha: Some(6.0), ..Thresholds::default() }.check(&found);
+    assert!(gate.unwrap_err().to_string().contains("--assume-unscaled"));
+}
+
+/// NaN outside the analysed matrices is said and fails a gate, unless the user left it out.
+#[test]
+fn nan_in_an_embedding_or_a_norm_is_a_finding() {
+    let good: Vec<u8> = values().iter().flat_map(|v| v.to_le_bytes()).collect();
+    let bad: Vec<u8> = good.iter().copied().take(252).chain(f32::NAN.to_le_bytes()).collect();
+    let tensors: [(&str, Dtype, &[usize], &[u8]); 5] = [
+        ("h.0.attn.c_proj.weight", Dtype::F32, &[8, 8], &good),
+        ("h.0.ln_1.weight", Dtype::F32, &[64], &bad),
+        ("h.1.attn.c_proj.weight", Dtype::F32, &[8, 8], &good),
+        ("wte.weight", Dtype::F32, &[8, 8], &bad),
+        ("z.position_ids", Dtype::I32, &[8, 8], &bad),
+    ];
+    let thresholds = Thresholds { max_alpha: Some(100.0), ..Thresholds::default() };
+    let found = report(&tensors, &select(Selection::default()));
+    let gate = thresholds.check(&found).unwrap().unwrap();
+    let subjects: Vec<&str> = gate.findings.iter().map(|f| f.subject.as_str()).collect();
+    let count = "(1 NaN and 0 infinite elements)";
+    assert_eq!(subjects, [format!("tensor h.0.ln_1.weight {count}"), format!("tensor wte.weight {count}")]);
+    let exclude = vec!["wte*".to_owned(), "*ln_1*".to_owned()];
+    let without = report(&tensors, &select(Selection { exclude, ..Selection::default() }));
+    assert!(thresholds.check(&without).unwrap().unwrap().passed);
+}
+
 #[test]
 fn integers_and_packed_weights_are_listed_with_the_reason() {
-    let bytes = vec![1u8; 256];
+    let bytes = [1u8; 256];
     let found = report(
         &[
             ("a.qweight", Dtype::I32, &[8, 8], &bytes),

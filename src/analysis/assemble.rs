@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use crate::blocks::{BlockStats, Member, Statistics, blocks, mean, stacks};
-use crate::matrices::Matrix;
+use crate::matrices::{Matrix, Skip};
 use crate::metrics::{METRICS, position};
 use crate::report::{self, Report};
 use crate::source::{Checkpoint, Storage};
+use crate::tensors::Survey;
 use crate::text::natural_cmp;
 
 use super::measure::{Outcome, status};
@@ -27,6 +28,7 @@ pub(super) fn report(
     settings: &Settings,
     layout: &Layout,
     outcomes: &[Outcome],
+    surveys: &[Survey],
 ) -> Report {
     let tensors = checkpoint.tensors();
     let name_of = |m: &Matrix| m.name(tensors.get(m.tensor).map_or("", |t| t.name.as_str()));
@@ -80,7 +82,7 @@ pub(super) fn report(
         stacks: stack_rows(&blocks),
         blocks,
         matrices: rows,
-        skipped: skipped(checkpoint, layout),
+        skipped: skipped(checkpoint, layout, surveys),
         gate: None,
     }
 }
@@ -202,16 +204,17 @@ fn summary(blocks: &[report::Block], scheduled: usize) -> report::Summary {
     }
 }
 
-fn skipped(checkpoint: &Checkpoint, layout: &Layout) -> Vec<report::Skipped> {
-    let row = |(tensor, reason): &(usize, String)| {
-        let tensor = checkpoint.tensors().get(*tensor)?;
+fn skipped(checkpoint: &Checkpoint, layout: &Layout, surveys: &[Survey]) -> Vec<report::Skipped> {
+    let row = |(skip, survey): (&Skip, &Survey)| {
+        let tensor = checkpoint.tensors().get(skip.tensor)?;
         Some(report::Skipped {
             name: tensor.name.clone(),
             aliases: tensor.aliases.clone(),
-            reason: reason.clone(),
+            reason: skip.reason.clone(),
+            warnings: survey.describe().into_iter().collect(),
         })
     };
-    layout.plan.skipped.iter().filter_map(row).collect()
+    layout.plan.skipped.iter().zip(surveys).filter_map(row).collect()
 }
 
 pub(super) fn describe(checkpoint: &Checkpoint, layout: &Layout) -> report::Checkpoint {

@@ -14,9 +14,9 @@ pub fn inventory(checkpoint: &Checkpoint, settings: &Settings) -> Result<Invento
     settings.check()?;
     let layout = Layout::of(checkpoint, settings)?;
     let mut uses: Vec<String> = vec![String::new(); checkpoint.tensors().len()];
-    for (tensor, reason) in &layout.plan.skipped {
-        if let Some(text) = uses.get_mut(*tensor) {
-            *text = format!("skipped: {reason}");
+    for skip in &layout.plan.skipped {
+        if let Some(text) = uses.get_mut(skip.tensor) {
+            *text = format!("skipped: {}", skip.reason);
         }
     }
     for (tensor, text) in uses.iter_mut().enumerate() {
@@ -32,6 +32,9 @@ pub fn inventory(checkpoint: &Checkpoint, settings: &Settings) -> Result<Invento
                 (1, pooled) => format!("{role}: {pooled} × {rows}×{cols} pooled"),
                 (count, _) => format!("{role}: {count} parts"),
             };
+            if matrix.eigenvalues() < settings.min_eigenvalues {
+                text.push_str(&format!(" (fewer than {} eigenvalues)", settings.min_eigenvalues));
+            }
             if matrix.unsplit {
                 text.push_str(" (fused, not split)");
             }

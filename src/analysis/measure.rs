@@ -5,7 +5,7 @@ use crate::matrices::{Matrix, View};
 use crate::metrics::{FitStatus, METRICS, Measured, largest_error, measure, tail};
 use crate::source::Checkpoint;
 use crate::spectrum::{self, ComplexEmbedding, Elements, Engine, Failure, Method, Spectrum};
-use crate::tensors::{Dtype, Survey, Tensor};
+use crate::tensors::{Dtype, Kind, Survey, Tensor, decode, survey};
 
 use super::Settings;
 
@@ -85,6 +85,30 @@ pub(super) fn outcome(
     numbers(fast, matrix, settings, warnings, || of(factor, Method::Svd, true).map_err(failed))
 }
 
+/// Looks a tensor over that holds no matrix: NaN in an embedding or a norm is as bad as elsewhere.
+/// Types whose numbers mean nothing by themselves are passed over.
+///
+/// # Errors
+/// Those of reading.
+pub(super) fn look_over(checkpoint: &Checkpoint, tensor: &Tensor) -> Result<Survey> {
+    const CHUNK: usize = 1 << 16;
+    let (size, count) = match tensor.dtype.kind() {
+        Kind::Real => (tensor.dtype.bits() / 8, tensor.elements),
+        Kind::Complex => (tensor.dtype.bits() / 16, 2 * tensor.elements),
+        _ => return Ok(Survey::default()),
+    };
+    let mut buffer = vec![0.0; CHUNK.min(count)];
+    let mut found = Survey::default();
+    for start in (0..count).step_by(CHUNK) {
+        let end = count.min(start + CHUNK);
+        let bytes = checkpoint.read(tensor, (start * size) as u64..(end * size) as u64)?;
+        let Some(values) = buffer.get_mut(..end - start) else { break };
+        decode(tensor.dtype, &bytes, 0, 1, values);
+        found = found.merge(survey(values));
+    }
+    Ok(found)
+}
+
 /// Fits and measures; `exact` computes the slower spectrum where the fast one is not good enough.
 fn numbers(
     fast: Spectrum,
@@ -130,8 +154,8 @@ fn numbers(
 fn without_spectrum(found: &Survey, warnings: &mut Vec<String>) -> Option<Outcome> {
     let nothing =
         |status| Outcome { metrics: vec![None; METRICS.len()], tail: None, status, warnings: Vec::new() };
-    if !found.is_finite() {
-        warnings.push(format!("{} NaN and {} infinite elements", found.nan, found.infinite));
+    if let Some(sentence) = found.describe() {
+        warnings.push(sentence);
         return Some(Outcome { warnings: std::mem::take(warnings), ..nothing(status::NON_FINITE) });
     }
     if found.max_abs > 0.0 {

@@ -15,12 +15,12 @@ pub use schedule::{Progress, Silent};
 pub use settings::{Granularity, Settings, engines};
 
 use crate::blocks::Naming;
-use crate::error::{Error, Result};
-use crate::matrices::{Matrix, Plan, Role, plan};
+use crate::error::Result;
+use crate::matrices::{Matrix, Plan, Role, Skip, plan};
 use crate::report::Report;
 use crate::source::{Checkpoint, ModelConfig};
 use crate::spectrum::{Parallelism, flops};
-use crate::tensors::Tensor;
+use crate::tensors::{Survey, Tensor};
 use schedule::Job;
 
 /// Analyses a checkpoint.
@@ -28,7 +28,7 @@ use schedule::Job;
 /// The report depends on the checkpoint and the settings alone, not on the number of threads.
 ///
 /// # Errors
-/// Any [`Error`] of a stage: a setting without meaning, a file that cannot be read or changed
+/// Any [`crate::Error`] of a stage: a setting without meaning, a file that cannot be read or changed
 /// meanwhile, an eigenvalue iteration that did not converge.
 ///
 /// # Examples
@@ -45,16 +45,41 @@ pub fn analyze(checkpoint: &Checkpoint, settings: &Settings, progress: &dyn Prog
     let engine = settings.engine()?;
     let layout = Layout::of(checkpoint, settings)?;
     let matrices = &layout.plan.matrices;
-    let jobs: Vec<Job> = matrices.iter().map(job).collect();
-    let outcomes = schedule::run(&jobs, settings.threads, progress, |index| {
-        let (matrix, tensor) = matrices
-            .get(index)
-            .and_then(|m| Some((m, checkpoint.tensors().get(m.tensor)?)))
-            .ok_or_else(|| Error::Setting("a matrix without a tensor was planned.".to_owned()))?;
-        measure::outcome(checkpoint, tensor, matrix, engine.as_ref(), settings)
+    let skipped = &layout.plan.skipped;
+    let tensor = |position: usize| checkpoint.tensors().get(position);
+    // First the matrices, then what is only looked over: one queue, so that no thread waits.
+    let glance = |skip: &Skip| Job {
+        work: tensor(skip.tensor).map_or(0.0, |t| t.elements as f64),
+        parallelism: Parallelism::Alone,
+    };
+    let jobs: Vec<Job> = matrices.iter().map(job).chain(skipped.iter().map(glance)).collect();
+    let results = schedule::run(&jobs, settings.threads, progress, |index| {
+        let matrix = matrices.get(index).and_then(|m| Some((m, tensor(m.tensor)?)));
+        if let Some((matrix, tensor)) = matrix {
+            let outcome = measure::outcome(checkpoint, tensor, matrix, engine.as_ref(), settings)?;
+            return Ok(Found::Matrix(outcome));
+        }
+        let skip = skipped.get(index - matrices.len()).filter(|skip| !skip.by_choice);
+        match skip.and_then(|skip| tensor(skip.tensor)) {
+            Some(tensor) => measure::look_over(checkpoint, tensor).map(Found::Skipped),
+            None => Ok(Found::Skipped(Survey::default())),
+        }
     })?;
     checkpoint.verify_unchanged()?;
-    Ok(assemble::report(checkpoint, settings, &layout, &outcomes))
+    let (mut outcomes, mut surveys) = (Vec::new(), Vec::new());
+    for result in results {
+        match result {
+            Found::Matrix(outcome) => outcomes.push(outcome),
+            Found::Skipped(survey) => surveys.push(survey),
+        }
+    }
+    Ok(assemble::report(checkpoint, settings, &layout, &outcomes, &surveys))
+}
+
+/// What one job finds.
+enum Found {
+    Matrix(measure::Outcome),
+    Skipped(Survey),
 }
 
 fn job(matrix: &Matrix) -> Job {

@@ -190,6 +190,18 @@ pub static FAMILIES: &[Family] = &[
         paths: &[path("encoder", "encoder.layers.#"), path("decoder", "decoder.layers.#")],
     },
     Family {
+        name: "bloom",
+        model_types: &["bloom"],
+        marks: &["word_embeddings_layernorm"],
+        paths: &[path("decoder", "h.#")],
+    },
+    Family {
+        name: "falcon",
+        model_types: &["falcon", "RefinedWeb", "RefinedWebModel"],
+        marks: &["self_attention.query_key_value"],
+        paths: &[path("decoder", "h.#")],
+    },
+    Family {
         name: "gpt2",
         model_types: &[
             "gpt2",
@@ -197,10 +209,6 @@ pub static FAMILIES: &[Family] = &[
             "gpt_neo",
             "gptj",
             "codegen",
-            "bloom",
-            "falcon",
-            "RefinedWeb",
-            "RefinedWebModel",
             "qwen",
             "openai-gpt",
             "imagegpt",

@@ -13,7 +13,13 @@ use evenkeel::{Checkpoint, Granularity, OpenOptions, Settings, Thresholds};
 
 /// Audit neural-network checkpoints: how well, and how evenly, is each block trained?
 #[derive(Debug, Parser)]
-#[command(name = "evenkeel", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "evenkeel",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    args_override_self = true
+)]
 #[command(
     after_help = "Nothing in a checkpoint is ever executed, and nothing is downloaded.\n\nExit codes: 0 done; 1 a threshold does not hold; 2 the checkpoint or the command line is not usable."
 )]
@@ -39,7 +45,7 @@ Examples:
   evenkeel analyze model.safetensors --format csv --output alphas.csv
 
   # Fail a CI job when the blocks are out of balance
-  evenkeel analyze model.safetensors --max-alpha-std 0.1 --max-alpha 6
+  evenkeel analyze model.safetensors --max-alpha-std 0.15 --max-alpha 2.4
 
   # The numbers of the paper authors' own code (GLUE: the top third of the eigenvalues)
   evenkeel analyze model.safetensors --estimator reference --xmin-pos 1.5
@@ -119,7 +125,7 @@ pub struct Destination {
     /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = format_names(), help_heading = "Output")]
     format: String,
-    /// Write to a file instead of stdout
+    /// Write to a file instead of stdout (- is stdout)
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
 }
@@ -167,6 +173,9 @@ pub struct SelectionArgs {
     /// Analyse embedding tables, too
     #[arg(long)]
     embeddings: bool,
+    /// Matrices with fewer eigenvalues get no alpha and take no part in the statistics
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub min_eigenvalues: usize,
     /// What the eigenvalues of convolutions are multiplied by
     #[arg(long, value_name = "X", default_value_t = 0.5)]
     conv_norm: f64,
@@ -218,9 +227,6 @@ struct Fit {
     /// Leave eigenvalues up to X out of the fit
     #[arg(long, value_name = "X")]
     drop_below: Option<f64>,
-    /// Matrices with fewer eigenvalues get no alpha and take no part in the statistics
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    min_eigenvalues: usize,
     /// What the statistics are taken over [default: block for transformers, else layer]
     #[arg(long, value_enum)]
     granularity: Option<GranularityName>,
@@ -274,7 +280,7 @@ impl AnalyzeOptions {
         let settings = Settings {
             estimator: self.fit.estimator()?,
             drop_below: self.fit.drop_below,
-            min_eigenvalues: self.fit.min_eigenvalues,
+            min_eigenvalues: self.selection.min_eigenvalues,
             granularity: self.fit.granularity.map(|name| match name {
                 GranularityName::Block => Granularity::Block,
                 GranularityName::Layer => Granularity::Layer,

@@ -11,6 +11,7 @@ pub fn run(options: &InspectOptions) -> Result<Verdict> {
     output::refuse_input(options.destination.output.as_deref(), &checkpoint)?;
     let settings = Settings {
         selection: options.selection.resolve(),
+        min_eigenvalues: options.selection.min_eigenvalues,
         block_pattern: options.selection.block_pattern.clone(),
         ..Settings::default()
     };

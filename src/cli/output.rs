@@ -8,7 +8,7 @@ use evenkeel::Checkpoint;
 
 /// Writes to stdout, or to `target`. Styles are kept only on a terminal that wants them.
 pub fn write(bytes: &[u8], target: Option<&Path>) -> Result<()> {
-    match target {
+    match target.filter(|path| *path != Path::new("-")) {
         None => {
             let mut stdout = anstream::stdout().lock();
             stdout.write_all(bytes)?;
@@ -20,7 +20,7 @@ pub fn write(bytes: &[u8], target: Option<&Path>) -> Result<()> {
     }
 }
 
-/// Refuses a target that is one of the checkpoint's own files: inputs are never written.
+/// Refuses a target that the checkpoint was read from: inputs are never written.
 pub fn refuse_input(target: Option<&Path>, checkpoint: &Checkpoint) -> Result<()> {
     let Some(target) = target else { return Ok(()) };
     let resolved = target.canonicalize();
@@ -28,18 +28,23 @@ pub fn refuse_input(target: Option<&Path>, checkpoint: &Checkpoint) -> Result<()
         (Ok(a), Ok(b)) => *a == b,
         _ => false,
     };
-    if checkpoint.files().iter().any(|file| same(file.path())) {
-        bail!("--output {} is the checkpoint itself; choose another file.", target.display());
+    if checkpoint.inputs().any(same) {
+        bail!("--output {} is part of the checkpoint itself; choose another file.", target.display());
     }
     Ok(())
 }
 
-/// Writes beside the target and renames, so that no reader ever sees half a report.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Writes beside the target and renames, so that no reader ever sees half a report. A link is
+/// followed, and what is no regular file (a pipe, `/dev/stderr`) is written to, not replaced.
+fn replace(target: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let path = target.canonicalize().unwrap_or_else(|_| target.to_path_buf());
+    if path.exists() && !path.is_file() {
+        return std::fs::OpenOptions::new().write(true).open(&path)?.write_all(bytes);
+    }
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.partial", std::process::id()));
     let partial: PathBuf = path.with_file_name(name);
-    let written = std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, path));
+    let written = std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, &path));
     if written.is_err() {
         // The report is lost either way; what must not stay is the half of it.
         let _ = std::fs::remove_file(&partial);

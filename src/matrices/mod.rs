@@ -104,8 +104,19 @@ impl Matrix {
 pub struct Plan {
     /// The matrices.
     pub matrices: Vec<Matrix>,
-    /// Tensors that hold none, by position, with the reason.
-    pub skipped: Vec<(usize, String)>,
+    /// Tensors that hold none.
+    pub skipped: Vec<Skip>,
+}
+
+/// A tensor without a matrix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skip {
+    /// The tensor's position in the checkpoint's list.
+    pub tensor: usize,
+    /// Why it holds none.
+    pub reason: String,
+    /// Left out by the user's own patterns: nothing more is said of it.
+    pub by_choice: bool,
 }
 
 /// Finds the matrices of a checkpoint.
@@ -126,23 +137,27 @@ pub fn plan(
     let mut plan = Plan::default();
     for (position, tensor) in tensors.iter().enumerate() {
         let scaled = || scale_names(&tensor.name).iter().any(|n| by_name.contains_key(n.as_str()));
-        let class = if !selection.include.is_empty() && !include.is_match(&tensor.name) {
-            Err("not matched by --include".to_owned())
-        } else if exclude.is_match(&tensor.name) {
-            Err("matched by --exclude".to_owned())
-        } else {
-            classify(tensor, selection.assume_unscaled, scaled)
+        let mut skip = |reason: &str, by_choice| {
+            plan.skipped.push(Skip { tensor: position, reason: reason.to_owned(), by_choice });
         };
-        match class {
+        if !selection.include.is_empty() && !include.is_match(&tensor.name) {
+            skip("not matched by --include", true);
+            continue;
+        }
+        if exclude.is_match(&tensor.name) {
+            skip("matched by --exclude", true);
+            continue;
+        }
+        match classify(tensor, selection.assume_unscaled, scaled) {
             Ok((Role::Embedding, _)) if !selection.embeddings => {
-                plan.skipped.push((position, "embedding (--embeddings analyses it)".to_owned()));
+                skip("embedding (--embeddings analyses it)", false);
             }
             Ok((role, form)) => {
                 let block = naming.block_of(&tensor.name);
                 let whole = Whole { position, tensor, role, block, selection };
                 plan.matrices.extend(whole.matrices(form, &context));
             }
-            Err(reason) => plan.skipped.push((position, reason)),
+            Err(reason) => skip(&reason, false),
         }
     }
     Ok(plan)
@@ -219,10 +234,10 @@ impl Whole<'_> {
         }
     }
 
-    /// A stack [count, rows, cols]. Unsplit, its slices are pooled as one matrix of that many.
+    /// A stack [count, rows, cols]: every slice is a matrix. Unsplit, they stand below one another as
+    /// one tall matrix.
     fn stack(&self, count: usize, rows: usize, cols: usize, context: &Context) -> Vec<Matrix> {
         if !self.selection.split {
-            // One tall matrix: what an analysis that knows nothing of experts would take.
             return vec![self.matrix(None, Layout::dense(count * rows, cols))];
         }
         let parts = match self.role {

@@ -1,8 +1,8 @@
 //! Numerics: from one spectrum to the numbers of one matrix.
 //!
 //! [`tail`] fits the power law; every number that a report shows is a [`Metric`]. A new metric is
-//! one file with an implementation of that trait and one line in [`METRICS`]: tables, CSV, JSON and
-//! its schema take their columns from that list.
+//! one file with an implementation of that trait and one line in [`METRICS`]: JSON, its schema and
+//! CSV take their fields from that list; the tables for people show a chosen few.
 
 mod alpha;
 mod effective_rank;

@@ -54,6 +54,8 @@ pub struct Fit {
     pub ks_distance: Option<f64>,
     /// First-order bound of |Δalpha| that follows from [`Spectrum::error`].
     pub alpha_error: f64,
+    /// First-order bound of the change of D.
+    pub ks_error: f64,
     /// Whether the choice of the start could change within that error (`Ks` and `Peak` only).
     pub start_uncertain: bool,
     /// Why there is an alpha or none.
@@ -68,6 +70,7 @@ impl Fit {
             start: None,
             ks_distance: None,
             alpha_error: 0.0,
+            ks_error: 0.0,
             start_uncertain: false,
             status,
         }
@@ -161,6 +164,7 @@ impl<'a> Tail<'a> {
             alpha: Some(1.0 + steepness),
             ks_distance: Some(ks_distance(tail, steepness)),
             alpha_error: steepness * steepness / count * log_error,
+            ks_error: self.ks_error(steepness, from),
             ..shape
         }
     }
@@ -223,10 +227,13 @@ impl<'a> Tail<'a> {
             return useless;
         }
         let steepness = count / sum;
-        // |∂D/∂ln λ| ≤ steepness for each of the two eigenvalues of a ratio, and steepness·2/e
-        // through alpha: less than 3·steepness·(error/λ_start) in all.
-        let uncertainty = 3.0 * steepness * self.error / from;
-        (ks_distance(tail, steepness), uncertainty)
+        (ks_distance(tail, steepness), self.ks_error(steepness, from))
+    }
+
+    /// First-order bound of |ΔD|: |∂D/∂ln λ| ≤ steepness for each of the two eigenvalues of a
+    /// ratio, and steepness·2/e through alpha: less than 3·steepness·(error/λ_start) in all.
+    fn ks_error(&self, steepness: f64, start: f64) -> f64 {
+        3.0 * steepness * self.error / start
     }
 }
 

@@ -197,6 +197,8 @@ pub struct Skipped {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
     pub reason: String,
+    /// NaN or infinite elements, where it has any.
+    pub warnings: Vec<String>,
 }
 
 /// What the thresholds found.

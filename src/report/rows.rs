@@ -178,7 +178,7 @@ pub(super) fn footnotes(report: &Report) -> Vec<String> {
         ("hill", Some(fraction), _) => {
             format!("Hill, tail of {:.3}% of the eigenvalues", 100.0 * fraction).replace(".000%", "%")
         }
-        ("reference", _, Some(pos)) => format!("reference code, xmin at 1/{pos}"),
+        ("reference", _, Some(pos)) => format!("reference code, tail from eigenvalue n/{pos} on"),
         (other, ..) => other.to_owned(),
     };
     let mut notes = vec![format!(
@@ -200,6 +200,10 @@ pub(super) fn footnotes(report: &Report) -> Vec<String> {
     }
     if without.len() > MOST {
         notes.push(format!("no alpha: {} more matrices (--per matrix lists all)", without.len() - MOST));
+    }
+    let poisoned = report.skipped.iter().filter(|skipped| !skipped.warnings.is_empty());
+    for skipped in poisoned.take(MOST) {
+        notes.push(format!("not finite: {}: {}", printable(&skipped.name), skipped.warnings.join(", ")));
     }
     let fused = report.matrices.iter().filter(|m| m.warnings.iter().any(|w| w == "fused-not-split"));
     let fused = fused.count();

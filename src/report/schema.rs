@@ -41,6 +41,7 @@ pub fn schema(metrics: &[(&str, &str)]) -> Value {
             "skipped": list(object(&[
                 ("name", text("the tensor")),
                 ("reason", text("why it holds no matrix that is analysed")),
+                ("warnings", list(json!({"type": "string"}))),
             ])),
             "gate": {"anyOf": [{"type": "null", "description": "no threshold was given"}, object(&[
                 ("passed", flag("all thresholds hold and no weight is NaN or infinite")),

@@ -16,12 +16,15 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// The file's name in a checkpoint directory.
+    pub const FILE: &str = "config.json";
+
     /// Reads `config.json` in a directory; `None` where there is none.
     ///
     /// # Errors
     /// [`Error::Io`] where it cannot be read, [`Error::Malformed`] where it is no JSON object.
     pub fn read(directory: &Path) -> Result<Option<ModelConfig>> {
-        let path = directory.join("config.json");
+        let path = directory.join(Self::FILE);
         let malformed =
             |reason: String| Error::Malformed { path: path.clone(), format: "config.json", reason };
         let metadata = match std::fs::metadata(&path) {

@@ -46,7 +46,7 @@ pub(super) fn find(cache: &Path, name: &str, revision: Option<&str>) -> Result<S
     }
     let wanted = revision.unwrap_or("main");
     let named = is_revision(wanted).then(|| commit_of(&model, wanted)).flatten();
-    let available = snapshots(&model);
+    let available = entries(&model.join("snapshots"));
     let commit = match (named, revision, available.as_slice()) {
         (Some(commit), _, _) => commit,
         // Without a `main` a lone snapshot is the only thing that can be meant.
@@ -56,7 +56,7 @@ pub(super) fn find(cache: &Path, name: &str, revision: Option<&str>) -> Result<S
                 "the Hugging Face cache holds `{}`, but not at revision `{}`; it has: {}.",
                 printable(name),
                 printable(wanted),
-                if available.is_empty() { "nothing".to_owned() } else { available.join(", ") }
+                revisions(&model, &available)
             )));
         }
     };
@@ -76,13 +76,18 @@ fn commit_of(model: &Path, revision: &str) -> Option<String> {
     exists.then(|| commit.to_owned())
 }
 
-fn snapshots(model: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(model.join("snapshots")).into_iter().flatten();
-    let mut names: Vec<String> = entries
-        .flatten()
-        .filter(|entry| entry.path().is_dir())
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
+/// What can be asked for: branches and tags, then commits.
+fn revisions(model: &Path, commits: &[String]) -> String {
+    let mut names = entries(&model.join("refs"));
+    names.extend_from_slice(commits);
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+/// The printable names in a directory, sorted; none where it cannot be read.
+fn entries(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| printable(&entry.file_name().to_string_lossy()).into_owned()).collect();
     names.sort();
     names
 }
@@ -114,7 +119,7 @@ mod tests {
         assert_eq!(find(cache.path(), "org/m", None).unwrap().revision, "def");
         assert_eq!(find(cache.path(), "org/m", Some("abc")).unwrap().revision, "abc");
         let missing = find(cache.path(), "org/m", Some("../abc")).unwrap_err();
-        assert!(missing.to_string().contains("abc, def"), "{missing}");
+        assert!(missing.to_string().contains("main, abc, def"), "{missing}");
         assert!(find(cache.path(), "org/other", None).is_err());
     }
 }

@@ -86,6 +86,8 @@ pub struct Checkpoint {
     revision: Option<String>,
     config: Option<ModelConfig>,
     files: Vec<Storage>,
+    /// Files beside the weights that were read: the index, `config.json`.
+    companions: Vec<PathBuf>,
     tensors: Vec<Tensor>,
 }
 
@@ -123,6 +125,9 @@ impl Checkpoint {
         }
         refuse_duplicates(&tensors, &files)?;
         tensors.sort_by(|a, b| natural_cmp(&a.name, &b.name));
+        let index = located.index.into_iter().map(|(path, _)| path);
+        let config_path = located.directory.as_ref().map(|directory| directory.join(ModelConfig::FILE));
+        let companions = index.chain(config_path).collect();
         let config = match &located.directory {
             Some(directory) => ModelConfig::read(directory)?,
             None => None,
@@ -133,6 +138,7 @@ impl Checkpoint {
             revision: located.revision,
             config,
             files,
+            companions,
             tensors,
         })
     }
@@ -160,6 +166,11 @@ impl Checkpoint {
     /// Its files, in the order of their names.
     pub fn files(&self) -> &[Storage] {
         &self.files
+    }
+
+    /// Every path that it was read from, the weights first.
+    pub fn inputs(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(Storage::path).chain(self.companions.iter().map(PathBuf::as_path))
     }
 
     /// Its tensors, in the natural order of their names.

@@ -73,6 +73,11 @@ impl Survey {
         }
     }
 
+    /// Says what is not finite; `None` where everything is.
+    pub fn describe(&self) -> Option<String> {
+        (!self.is_finite()).then(|| format!("{} NaN and {} infinite elements", self.nan, self.infinite))
+    }
+
     /// Whether every number is finite.
     pub fn is_finite(&self) -> bool {
         self.nan == 0 && self.infinite == 0

@@ -11,7 +11,7 @@ usage: cargo xtask TASK
   test    setup, then every test
   bench   setup, then the benchmarks; further arguments go to cargo bench";
 
-/// What the second engine links to: (a command that proves it is there, how to install it).
+/// Debian's package of what the second engine links to.
 const OPENBLAS_PACKAGE: &str = "libopenblas-dev";
 
 type Result<T = ()> = std::result::Result<T, String>;
