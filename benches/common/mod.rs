@@ -57,7 +57,7 @@ fn roberta_tensors() -> Vec<(String, Vec<usize>)> {
 
 /// Writes the checkpoint (499 MB of F32) under `target/`, once; returns its path.
 pub fn roberta_shaped() -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("roberta-shaped.safetensors");
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("roberta-base-shaped.safetensors");
     if !path.is_file() {
         write_checkpoint(&path).expect("room for a checkpoint of 499 MB under target/");
     }
