@@ -1,6 +1,6 @@
 //! From tensor names to blocks, and from the matrices' numbers to those of blocks and stacks.
 //!
-//! [`naming`] decides by name alone which block a tensor belongs to; [`stats`] averages. Neither
+//! [`Naming`] decides by name alone which block a tensor belongs to; [`blocks`] and [`stacks`] average. Neither
 //! knows what a matrix is or where the numbers come from.
 
 mod families;
