@@ -55,3 +55,27 @@ fn adversarial() {
 fn convolutions_and_recurrent_layers() {
     compare(&fixture("silero-vad"));
 }
+
+/// Beyond the size where the first engine reduces in two stages: every eigenvalue within n·ε·λ_max.
+#[test]
+fn large_matrices() {
+    use evenkeel::spectrum::{Dense, Engine, FaerEngine, LapackEngine};
+    let n = 1100;
+    let random = |i: usize, j: usize| ((i * 7919 + j * 104_729) % 10_007) as f64 / 10_007.0 - 0.5;
+    let graded = |i: usize, j: usize| random(i, j) * 0.98f64.powi((i.max(j)) as i32);
+    let spiked = |i: usize, j: usize| random(i, j) + 1000.0;
+    let banded = |i: usize, j: usize| if i - j < 3 { random(i, j) } else { 0.0 };
+    let matrices: [&dyn Fn(usize, usize) -> f64; 4] = [&random, &graded, &spiked, &banded];
+    for (which, element) in matrices.iter().enumerate() {
+        let mut matrix = Dense::zeros(n, n);
+        for (index, value) in matrix.data.iter_mut().enumerate() {
+            let (i, j) = (index % n, index / n);
+            *value = if i >= j { element(i, j) } else { 0.0 };
+        }
+        let found = FaerEngine.symmetric_eigenvalues(matrix.clone()).unwrap();
+        let expected = LapackEngine::new().symmetric_eigenvalues(matrix).unwrap();
+        let norm = expected.iter().fold(0.0, |max: f64, v| max.max(v.abs()));
+        let largest = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(largest <= n as f64 * f64::EPSILON * norm, "matrix {which}: {largest:e}, norm {norm:e}");
+    }
+}

@@ -86,9 +86,9 @@ fn close(a: &Fit, b: &Fit) -> bool {
 
 proptest! {
     #[test]
-    fn alpha_is_unchanged_by_scaling(matrix in matrices(), scale in 1e-20f64..1e20) {
+    fn alpha_is_unchanged_by_scaling(matrix in matrices(), exponent in -95i32..95) {
         let mut scaled = matrix.clone();
-        scaled.data.iter_mut().for_each(|value| *value *= scale);
+        scaled.data.iter_mut().for_each(|value| *value *= 10f64.powi(exponent));
         prop_assert!(close(&hill(&of(&matrix, Method::Gram)), &hill(&of(&scaled, Method::Gram))));
     }
 
@@ -154,7 +154,7 @@ fn checkpoint(order: &[usize]) -> Vec<u8> {
 /// Many sizes, among them one beyond the limit where a matrix is computed by all threads.
 #[test]
 fn eigenvalues_do_not_depend_on_the_number_of_threads() {
-    for n in [60, 300, 1600] {
+    for n in [60, 300, 1100, 1600] {
         let mut matrix = Dense::zeros(n, n);
         let value = |i: usize| ((i * 7919) % 1013) as f64 / 1013.0 - 0.5;
         matrix.data.iter_mut().enumerate().for_each(|(i, v)| *v = value(i));
@@ -188,10 +188,7 @@ fn eigenvalues_of_every_small_size() {
 
 #[test]
 fn an_engine_takes_the_smallest_matrices() {
-    let found = FaerEngine.symmetric_eigenvalues(
-        Dense { data: vec![4.0], rows: 1, cols: 1 },
-        evenkeel::spectrum::Parallelism::Alone,
-    );
+    let found = FaerEngine.symmetric_eigenvalues(Dense { data: vec![4.0], rows: 1, cols: 1 });
     assert_eq!(found, Ok(vec![4.0]));
 }
 

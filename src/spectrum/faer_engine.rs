@@ -6,15 +6,22 @@ use faer::linalg::qr::no_pivoting::factor as qr;
 use faer::linalg::svd::bidiag;
 use faer::{Mat, MatMut, Par, Spec};
 
-use super::{Dense, Engine, NoConvergence, Parallelism, bidiagonal_singular_values, tridiagonal_eigenvalues};
+use super::{
+    Dense, Engine, NoConvergence, Parallelism, bidiagonal_singular_values, tridiagonal_eigenvalues, two_stage,
+};
+
+/// From this size on the reduction in two stages is faster, on one thread and on several (measured:
+/// 0.08 against 0.09 s at 1024, 0.52 against 1.1 at 2048, 0.041 against 0.032 at 768).
+const TWO_STAGE: usize = 1024;
 
 /// Parts into which faer divides a large matrix: a constant, because the rounding of some sums
 /// depends on it. More threads than this bring nothing within one matrix.
 const PARTS: usize = 8;
 
-/// Householder reduction to tridiagonal form by [faer](https://docs.rs/faer), then our own
-/// [`tridiagonal_eigenvalues`]; singular values from faer's bidiagonal form in the same way. All in
-/// place: the matrix that is passed in is the only large piece of memory.
+/// Householder reduction to tridiagonal form, by [faer](https://docs.rs/faer) for small matrices and
+/// in two stages of matrix products by faer for large ones, then [`tridiagonal_eigenvalues`];
+/// singular values from faer's bidiagonal form in the same way. All in place: the matrix that is
+/// passed in is the only large piece of memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FaerEngine;
 
@@ -23,30 +30,18 @@ impl Engine for FaerEngine {
         "faer"
     }
 
-    fn symmetric_eigenvalues(
-        &self,
-        mut matrix: Dense,
-        parallelism: Parallelism,
-    ) -> Result<Vec<f64>, NoConvergence> {
-        let n = matrix.rows;
-        if n < 2 {
-            return Ok(matrix.data);
+    fn symmetric_eigenvalues(&self, mut matrix: Dense) -> Result<Vec<f64>, NoConvergence> {
+        let scale = scale_for(&matrix);
+        if scale != 1.0 {
+            matrix.data.iter_mut().for_each(|value| *value *= scale);
         }
-        let par = partition(parallelism);
-        // In place, so that the Gram matrix is all the memory that is needed.
-        let mut a = MatMut::from_column_major_slice_mut(&mut matrix.data, n, n);
-        let mut reflectors = Mat::<f64>::zeros(1, n - 1);
-        let mut memory = MemBuffer::new(tridiag::tridiag_in_place_scratch::<f64>(n, par, Spec::default()));
-        tridiag::tridiag_in_place(
-            a.as_mut(),
-            reflectors.as_mut(),
-            par,
-            MemStack::new(&mut memory),
-            Spec::default(),
-        );
-        let diagonal: Vec<f64> = (0..n).map(|i| a[(i, i)]).collect();
-        let below: Vec<f64> = (0..n).map(|i| if i + 1 < n { a[(i + 1, i)] } else { 0.0 }).collect();
-        tridiagonal_eigenvalues(diagonal, &below)
+        let (diagonal, below) =
+            if matrix.rows >= TWO_STAGE { two_stage::tridiagonalise(matrix) } else { one_stage(matrix) };
+        let mut values = tridiagonal_eigenvalues(diagonal, &below)?;
+        if scale != 1.0 {
+            values.iter_mut().for_each(|value| *value /= scale);
+        }
+        Ok(values)
     }
 
     fn singular_values(&self, matrix: Dense, parallelism: Parallelism) -> Result<Vec<f64>, NoConvergence> {
@@ -74,6 +69,30 @@ impl Engine for FaerEngine {
         let above: Vec<f64> = (1..cols).map(|i| a[(i - 1, i)]).collect();
         bidiagonal_singular_values(&diagonal, &above)
     }
+}
+
+/// A power of two that keeps the squares of the elements in range; 1 for all but extreme matrices.
+fn scale_for(matrix: &Dense) -> f64 {
+    let largest = matrix.data.iter().fold(0.0, |max: f64, value| max.max(value.abs()));
+    if largest == 0.0 || (1e-100..1e100).contains(&largest) { 1.0 } else { (-largest.log2().floor()).exp2() }
+}
+
+/// Householder reduction to tridiagonal form, in place, so that the matrix is all the memory that is
+/// needed: the diagonal, and what is below it.
+pub(super) fn one_stage(mut matrix: Dense) -> (Vec<f64>, Vec<f64>) {
+    let n = matrix.rows;
+    if n < 2 {
+        return (matrix.data, Vec::new());
+    }
+    let mut a = MatMut::from_column_major_slice_mut(&mut matrix.data, n, n);
+    let mut reflectors = Mat::<f64>::zeros(1, n - 1);
+    let scratch = tridiag::tridiag_in_place_scratch::<f64>(n, Par::Seq, Spec::default());
+    let mut memory = MemBuffer::new(scratch);
+    let stack = MemStack::new(&mut memory);
+    tridiag::tridiag_in_place(a.as_mut(), reflectors.as_mut(), Par::Seq, stack, Spec::default());
+    let diagonal = (0..n).map(|i| a[(i, i)]).collect();
+    let below = (1..n).map(|i| a[(i, i - 1)]).collect();
+    (diagonal, below)
 }
 
 /// R of the QR decomposition of a tall matrix: it has the same singular values.

@@ -20,7 +20,7 @@ pub fn gram(matrix: &dyn Elements, parallelism: Parallelism) -> Dense {
     if n == 0 {
         return product;
     }
-    let depth = (PANEL / n).clamp(1, m).max(64.min(m));
+    let depth = (PANEL / n).max(256).min(m);
     let mut buffer = vec![0.0; n * depth];
     for start in (0..m).step_by(depth) {
         let count = depth.min(m - start);
@@ -36,7 +36,7 @@ pub fn gram(matrix: &dyn Elements, parallelism: Parallelism) -> Dense {
             MatRef::from_row_major_slice(panel, n, count)
         };
         let target = MatMut::from_column_major_slice_mut(&mut product.data, n, n);
-        accumulate(target, panel, parallelism);
+        add_lower_product(target, panel, panel, 1.0, parallelism);
     }
     product
 }
@@ -70,46 +70,58 @@ fn fill(
     }
 }
 
-/// G += P·Pᵀ on the lower triangle, halving until the tiles are small. The tiles are the same
-/// whoever computes them, so the result does not depend on the threads.
-fn accumulate(target: MatMut<'_, f64>, panel: MatRef<'_, f64>, parallelism: Parallelism) {
+/// C += a·L·Rᵀ on the lower triangle of the square matrix C, halving until the tiles are small. The
+/// tiles are the same whoever computes them, so the result does not depend on the threads.
+pub(super) fn add_lower_product(
+    target: MatMut<'_, f64>,
+    left: MatRef<'_, f64>,
+    right: MatRef<'_, f64>,
+    factor: f64,
+    parallelism: Parallelism,
+) {
     let n = target.nrows();
     if n <= TILE || parallelism == Parallelism::Alone {
         triangular::matmul(
             target,
             BlockStructure::TriangularLower,
             Accum::Add,
-            panel,
+            left,
             BlockStructure::Rectangular,
-            panel.transpose(),
+            right.transpose(),
             BlockStructure::Rectangular,
-            1.0,
+            factor,
             Par::Seq,
         );
         return;
     }
     let half = n / 2;
     let (top, _, corner, bottom) = target.split_at_mut(half, half);
-    let (upper, lower) = panel.split_at_row(half);
+    let (left_top, left_bottom) = left.split_at_row(half);
+    let (right_top, right_bottom) = right.split_at_row(half);
     rayon::join(
-        || rayon::join(|| accumulate(top, upper, parallelism), || accumulate(bottom, lower, parallelism)),
-        || rectangle(corner, lower, upper),
+        || {
+            rayon::join(
+                || add_lower_product(top, left_top, right_top, factor, parallelism),
+                || add_lower_product(bottom, left_bottom, right_bottom, factor, parallelism),
+            )
+        },
+        || add_product(corner, left_bottom, right_top, factor),
     );
 }
 
-/// C += L·Uᵀ, halving the longer side of C until the tiles are small.
-fn rectangle(target: MatMut<'_, f64>, left: MatRef<'_, f64>, right: MatRef<'_, f64>) {
+/// C += a·L·Rᵀ, halving the longer side of C until the tiles are small.
+fn add_product(target: MatMut<'_, f64>, left: MatRef<'_, f64>, right: MatRef<'_, f64>, factor: f64) {
     let (rows, cols) = (target.nrows(), target.ncols());
     if rows.max(cols) <= TILE {
-        matmul(target, Accum::Add, left, right.transpose(), 1.0, Par::Seq);
+        matmul(target, Accum::Add, left, right.transpose(), factor, Par::Seq);
     } else if rows >= cols {
         let (a, b) = target.split_at_row_mut(rows / 2);
         let (l, m) = left.split_at_row(rows / 2);
-        rayon::join(|| rectangle(a, l, right), || rectangle(b, m, right));
+        rayon::join(|| add_product(a, l, right, factor), || add_product(b, m, right, factor));
     } else {
         let (a, b) = target.split_at_col_mut(cols / 2);
         let (r, s) = right.split_at_row(cols / 2);
-        rayon::join(|| rectangle(a, left, r), || rectangle(b, left, s));
+        rayon::join(|| add_product(a, left, r, factor), || add_product(b, left, s, factor));
     }
 }
 

@@ -30,7 +30,7 @@ impl Engine for LapackEngine {
         "lapack"
     }
 
-    fn symmetric_eigenvalues(&self, matrix: Dense, _: Parallelism) -> Result<Vec<f64>, NoConvergence> {
+    fn symmetric_eigenvalues(&self, matrix: Dense) -> Result<Vec<f64>, NoConvergence> {
         if matrix.rows == 0 {
             return Ok(Vec::new());
         }

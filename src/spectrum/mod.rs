@@ -15,6 +15,7 @@ mod gram;
 #[cfg(feature = "lapack")]
 mod lapack_engine;
 mod tridiagonal;
+mod two_stage;
 
 use std::ops::Range;
 
@@ -146,14 +147,11 @@ pub trait Engine: Sync {
     fn name(&self) -> &'static str;
 
     /// Eigenvalues of a symmetric n × n matrix of which the lower triangle is filled; ascending.
+    /// A large matrix may use the other threads of the rayon pool.
     ///
     /// # Errors
     /// [`NoConvergence`].
-    fn symmetric_eigenvalues(
-        &self,
-        matrix: Dense,
-        parallelism: Parallelism,
-    ) -> Result<Vec<f64>, NoConvergence>;
+    fn symmetric_eigenvalues(&self, matrix: Dense) -> Result<Vec<f64>, NoConvergence>;
 
     /// Singular values of a matrix with rows ≥ cols; ascending.
     ///
@@ -208,7 +206,7 @@ pub fn spectrum<E: Elements>(
                 if !trusted && !in_range(&product) {
                     return Err(Failure::OutOfRange);
                 }
-                engine.symmetric_eigenvalues(product, parallelism)?
+                engine.symmetric_eigenvalues(product)?
             }
             Method::Svd => engine.singular_values(Dense::tall_copy(&slice), parallelism)?,
         };
