@@ -13,14 +13,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused to open or read a file.
-    #[error("cannot {action} {}: {source}.", shown(.path))]
+    #[error("cannot {action} {}: {cause}.", shown(.path))]
     Io {
         /// What was being done: `open`, `read`, `map`, …
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// The operating system's reason.
-        source: std::io::Error,
+        /// The operating system's reason; part of the message, and so not its source.
+        cause: std::io::Error,
     },
     /// PATH names nothing that could be a checkpoint.
     #[error("{0}")]
@@ -79,7 +79,7 @@ pub enum Error {
 impl Error {
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.into();
-        move |source| Error::Io { action, path, source }
+        move |cause| Error::Io { action, path, cause }
     }
 }
 

@@ -1,7 +1,5 @@
 //! Last stage: thresholds on a finished report.
 
-use std::collections::BTreeMap;
-
 use crate::error::{Error, Result};
 use crate::report::{Finding, Gate, Report};
 use crate::text::printable;
@@ -139,13 +137,8 @@ impl Check {
 
 fn no_block(report: &Report) -> String {
     let path = printable(&report.checkpoint.path);
-    // The reason of the largest group of tensors that could have been weights.
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for skipped in report.skipped.iter().filter(|s| s.reason != "one-dimensional") {
-        *counts.entry(&skipped.reason).or_default() += 1;
-    }
-    match counts.into_iter().max_by_key(|(_, count)| *count).filter(|_| report.matrices.is_empty()) {
-        Some((reason, _)) => {
+    match report.why_nothing() {
+        Some(reason) => {
             format!("no tensor of {path} could be analysed, so that the thresholds decide nothing: {reason}.")
         }
         None => format!(

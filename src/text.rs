@@ -32,7 +32,7 @@ pub fn printable(name: &str) -> Cow<'_, str> {
 /// Bidirectional controls, zero-width characters and line separators: they make a name look like
 /// another one, or break a line, without being control characters in Unicode's sense.
 fn reorders_text(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Compares names so that runs of digits count as numbers: `layer.9` comes before `layer.10`.
@@ -68,6 +68,17 @@ fn split_digits(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);
     (digits.trim_start_matches('0'), rest)
+}
+
+/// A shape for people: `768×3072`; one of very many dimensions is cut.
+pub fn shape(dims: &[usize]) -> String {
+    const MOST: usize = 8;
+    let shown: Vec<String> = dims.iter().take(MOST).map(usize::to_string).collect();
+    match dims.len() {
+        0 => "scalar".to_owned(),
+        n if n > MOST => format!("{}×… ({n} dimensions)", shown.join("×")),
+        _ => shown.join("×"),
+    }
 }
 
 /// A number of bytes for people: `90.9 MB`. Decimal units, as file managers and model hubs use.

@@ -106,4 +106,12 @@ fn a_closed_pipe_is_no_failure() {
     let done = Command::new("bash").args(["-c", &script]).output().expect("it runs");
     assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), "0");
     assert!(done.stderr.is_empty(), "{}", String::from_utf8_lossy(&done.stderr));
+    // But a gate's verdict does not depend on who reads the report.
+    let script = format!(
+        "{} analyze fixtures/layouts/gpt2 --min-eigenvalues 4 --max-alpha-std 0 --format json | true; echo ${{PIPESTATUS[0]}}",
+        env!("CARGO_BIN_EXE_evenkeel")
+    );
+    let done = Command::new("bash").args(["-c", &script]).output().expect("it runs");
+    assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), "1");
+    assert!(String::from_utf8_lossy(&done.stderr).starts_with("gate: max-alpha-std"));
 }

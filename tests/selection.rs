@@ -83,6 +83,30 @@ fn eight_bit_floats_are_never_guessed() {
     assert_eq!(reason(&refused, "a.weight_scale_inv"), "scales of a quantised weight");
 }
 
+/// Alpha and the ranks do not depend on the scale, the norms follow it, over all of F64's range.
+#[test]
+fn numbers_at_every_scale() {
+    let report_at = |exponent: i32| {
+        let scale = 2f64.powi(exponent);
+        let data: Vec<u8> = (0..96 * 64)
+            .flat_map(|i| ((((i * 7919) % 1013) as f64 / 1013.0 - 0.5) * scale).to_le_bytes())
+            .collect();
+        report(&[("a.weight", Dtype::F64, &[96, 64], &data)], &select(Selection::default())).matrices[0]
+            .clone()
+    };
+    let plain = report_at(0);
+    for exponent in (-1000..1000).step_by(17) {
+        let found = report_at(exponent);
+        assert_eq!(found.status, "ok", "2^{exponent}");
+        for metric in ["alpha", "stable_rank", "effective_rank", "ks_distance"] {
+            let (a, b) = (found.metric(metric).unwrap(), plain.metric(metric).unwrap());
+            assert!((a - b).abs() <= 1e-12 * b, "{metric} at 2^{exponent}: {a} against {b}");
+        }
+        let norm = found.metric("spectral_norm").unwrap() / 2f64.powi(exponent);
+        assert!((norm / plain.metric("spectral_norm").unwrap() - 1.0).abs() < 1e-12, "2^{exponent}");
+    }
+}
+
 /// A checkpoint of nothing else: the gate says why it cannot decide, and what to do about it.
 #[test]
 fn a_gate_on_what_cannot_be_read_says_why() {
@@ -227,4 +251,34 @@ fn a_block_pattern_makes_its_own_blocks() {
     assert!(found.blocks.len() > 2);
     assert!(found.blocks.iter().all(|b| b.stack == "stages" && b.name.contains(".layers.")));
     assert_eq!(found.settings.granularity, "block");
+}
+
+/// Encoder and decoder both have a block 0: they stay apart, and so do their statistics.
+#[test]
+fn a_block_pattern_keeps_stacks_apart() {
+    let pattern = r"(?<stack>encoder|decoder)\.block\.(?<block>\d+)";
+    let settings = Settings { block_pattern: Some(pattern.to_owned()), ..select(Selection::default()) };
+    let found = analyze(&fixture("layouts/t5"), &settings);
+    let plain = analyze(&fixture("layouts/t5"), &select(Selection::default()));
+    let stds = |r: &Report| r.stacks.iter().map(|s| (s.name.clone(), s.alpha_std)).collect::<Vec<_>>();
+    assert_eq!(stds(&found), stds(&plain));
+    assert_eq!(found.blocks[0].name, "encoder.0");
+}
+
+/// Without usable head counts only thirds as wide as the model are taken for q, k and v.
+#[test]
+fn fused_projections_are_not_guessed() {
+    let data = vec![0u8; 96 * 64 * 4];
+    let fused = |rows: usize, config: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let view = TensorView::new(Dtype::F32, vec![rows, 64], &data[..rows * 64 * 4]).unwrap();
+        let bytes = safetensors::serialize(vec![("h.0.attn.Wqkv.weight", view)], None).unwrap();
+        std::fs::write(dir.path().join("model.safetensors"), bytes).unwrap();
+        std::fs::write(dir.path().join("config.json"), config).unwrap();
+        analyze(dir.path(), &select(Selection::default())).matrices.len()
+    };
+    assert_eq!(fused(96, r#"{"model_type":"mpt","n_heads":4}"#), 1);
+    assert_eq!(fused(96, r#"{"num_attention_heads":4,"num_key_value_heads":1}"#), 3);
+    assert_eq!(fused(96, r#"{"num_attention_heads":2,"num_key_value_heads":11}"#), 1);
+    assert_eq!(fused(96, r#"{"num_attention_heads":4,"num_key_value_heads":"1"}"#), 1);
 }

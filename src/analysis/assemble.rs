@@ -1,26 +1,29 @@
 //! From the matrices' numbers to the report: blocks, stacks, summary.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use crate::blocks::{BlockStats, Member, Statistics, blocks, mean, stacks};
+use crate::blocks::{Block, BlockStats, Member, Statistics, blocks, mean, stacks};
 use crate::matrices::{Matrix, Skip};
-use crate::metrics::{METRICS, position};
+use crate::metrics::{METRICS, position as position_of};
 use crate::report::{self, Report};
 use crate::source::{Checkpoint, Storage};
-use crate::tensors::Survey;
+use crate::tensors::{Survey, Tensor};
 use crate::text::natural_cmp;
 
 use super::measure::{Outcome, status};
 use super::{Granularity, Layout, Settings, parameters};
 
 /// Stacks in the order in which data passes through a model; unknown ones follow by name.
-const STACK_ORDER: [&str; 6] = ["backbone", "vision", "text", "encoder", "joint", "decoder"];
+const STACK_ORDER: [&str; 7] = ["backbone", "vision", "text", "encoder", "joint", "single", "decoder"];
 
-/// One unit of the statistics.
+/// One unit of the statistics: a block, or a layer.
 struct Unit {
     stack: String,
     name: String,
     index: u64,
+    /// The positions of its matrices, scheduled or not.
+    matrices: Vec<usize>,
 }
 
 pub(super) fn report(
@@ -30,24 +33,91 @@ pub(super) fn report(
     outcomes: &[Outcome],
     surveys: &[Survey],
 ) -> Report {
-    let tensors = checkpoint.tensors();
-    let name_of = |m: &Matrix| m.name(tensors.get(m.tensor).map_or("", |t| t.name.as_str()));
     let matrices = &layout.plan.matrices;
     let scheduled: Vec<bool> = matrices.iter().map(|m| layout.is_scheduled(m, settings)).collect();
-    let units = units(layout, matrices, &scheduled, &name_of);
-    let numbers: HashMap<&str, usize> = units.iter().enumerate().map(|(i, u)| (u.name.as_str(), i)).collect();
-    let unit_name = |matrix: &Matrix, scheduled: bool| match layout.granularity {
-        Granularity::Block => matrix.block.as_ref().map(|block| block.name.clone()),
-        Granularity::Layer => scheduled.then(|| name_of(matrix)),
+    let units = match layout.granularity {
+        Granularity::Block => block_units(matrices),
+        Granularity::Layer => layer_units(checkpoint.tensors(), matrices, &scheduled),
     };
-    let mut rows = Vec::with_capacity(matrices.len());
+    let members = members(&units, outcomes, &scheduled);
+    let stats = blocks(units.len(), &members);
+    let blocks = block_rows(&units, &stats, outcomes, &scheduled);
+    Report {
+        checkpoint: describe(checkpoint, layout),
+        settings: settings.describe(layout.granularity),
+        summary: summary(&blocks, members.len()),
+        stacks: stack_rows(&blocks),
+        blocks,
+        matrices: matrix_rows(checkpoint.tensors(), matrices, outcomes, &scheduled, &units),
+        skipped: skipped(checkpoint, layout, surveys),
+        gate: None,
+    }
+}
+
+/// Every block that some matrix lies in, in natural order.
+fn block_units(matrices: &[Matrix]) -> Vec<Unit> {
+    let mut groups: HashMap<&Block, Vec<usize>> = HashMap::new();
+    for (position, matrix) in matrices.iter().enumerate() {
+        if let Some(block) = &matrix.block {
+            groups.entry(block).or_default().push(position);
+        }
+    }
+    let unit = |(block, matrices): (&Block, Vec<usize>)| Unit {
+        stack: block.stack.clone(),
+        name: block.name.clone(),
+        index: block.index,
+        matrices,
+    };
+    let mut units: Vec<Unit> = groups.into_iter().map(unit).collect();
+    units.sort_by(|a, b| stack_order(&a.stack, &b.stack).then_with(|| natural_cmp(&a.name, &b.name)));
+    units
+}
+
+/// Every scheduled matrix, in the order of the matrices, stack after stack.
+fn layer_units(tensors: &[Tensor], matrices: &[Matrix], scheduled: &[bool]) -> Vec<Unit> {
+    let mut stacks: Vec<&str> =
+        matrices.iter().filter_map(|m| Some(m.block.as_ref()?.stack.as_str())).collect();
+    stacks.sort_unstable();
+    stacks.dedup();
+    // What lies outside the blocks of the only tower counts with that tower.
+    let other = match stacks.as_slice() {
+        [only] => *only,
+        _ => "model",
+    };
+    let unit = |(position, matrix): (usize, &Matrix)| Unit {
+        stack: matrix.block.as_ref().map_or(other, |b| b.stack.as_str()).to_owned(),
+        name: full_name(tensors, matrix),
+        index: 0,
+        matrices: vec![position],
+    };
+    let chosen = matrices.iter().enumerate().filter(|(i, _)| scheduled.get(*i) == Some(&true));
+    let mut units: Vec<Unit> = chosen.map(unit).collect();
+    units.sort_by(|a, b| stack_order(&a.stack, &b.stack));
+    let mut counts: HashMap<String, u64> = HashMap::new();
+    for unit in &mut units {
+        let count = counts.entry(unit.stack.clone()).or_default();
+        unit.index = *count;
+        *count += 1;
+    }
+    units
+}
+
+fn stack_order(a: &str, b: &str) -> Ordering {
+    let rank = |stack: &str| STACK_ORDER.iter().position(|s| *s == stack).unwrap_or(STACK_ORDER.len());
+    rank(a).cmp(&rank(b)).then_with(|| natural_cmp(a, b))
+}
+
+fn full_name(tensors: &[Tensor], matrix: &Matrix) -> String {
+    matrix.name(tensors.get(matrix.tensor).map_or("", |t| t.name.as_str()))
+}
+
+/// The scheduled matrices with the number of their unit.
+fn members(units: &[Unit], outcomes: &[Outcome], scheduled: &[bool]) -> Vec<Member> {
     let mut members = Vec::new();
-    for ((matrix, outcome), scheduled) in matrices.iter().zip(outcomes).zip(&scheduled) {
-        let Some(tensor) = tensors.get(matrix.tensor) else { continue };
-        let unit = unit_name(matrix, *scheduled);
-        let number = unit.as_deref().and_then(|name| numbers.get(name));
-        if let (true, Some(&block)) = (*scheduled, number) {
-            let value = |name| position(name).and_then(|p| outcome.metrics.get(p).copied().flatten());
+    for (block, unit) in units.iter().enumerate() {
+        for position in unit.matrices.iter().filter(|i| scheduled.get(**i) == Some(&true)) {
+            let outcome = outcomes.get(*position);
+            let value = |name| position_of(name).and_then(|p| outcome?.metrics.get(p).copied().flatten());
             members.push(Member {
                 block,
                 alpha: value("alpha"),
@@ -55,12 +125,33 @@ pub(super) fn report(
                 stable_rank: value("stable_rank"),
             });
         }
-        rows.push(report::Matrix {
+    }
+    members
+}
+
+fn matrix_rows(
+    tensors: &[Tensor],
+    matrices: &[Matrix],
+    outcomes: &[Outcome],
+    scheduled: &[bool],
+    units: &[Unit],
+) -> Vec<report::Matrix> {
+    let mut unit_of: Vec<Option<&str>> = vec![None; matrices.len()];
+    for unit in units {
+        for position in &unit.matrices {
+            if let Some(slot) = unit_of.get_mut(*position) {
+                *slot = Some(&unit.name);
+            }
+        }
+    }
+    let row = |(((matrix, outcome), scheduled), unit): (((&Matrix, &Outcome), &bool), &Option<&str>)| {
+        let tensor = tensors.get(matrix.tensor)?;
+        Some(report::Matrix {
             name: matrix.name(&tensor.name),
             tensors: vec![tensor.name.clone()],
             part: matrix.part.clone(),
             aliases: tensor.aliases.clone(),
-            block: unit,
+            block: unit.map(str::to_owned),
             role: matrix.role.name(),
             rows: matrix.rows(),
             cols: matrix.cols(),
@@ -71,91 +162,27 @@ pub(super) fn report(
             metrics: METRICS.iter().map(|m| m.name()).zip(outcome.metrics.iter().copied()).collect(),
             status: outcome.status,
             warnings: outcome.warnings.clone(),
-        });
-    }
-    let stats = blocks(units.len(), &members);
-    let blocks = block_rows(&units, &stats, &rows);
-    Report {
-        checkpoint: describe(checkpoint, layout),
-        settings: settings.describe(layout.granularity),
-        summary: summary(&blocks, members.len()),
-        stacks: stack_rows(&blocks),
-        blocks,
-        matrices: rows,
-        skipped: skipped(checkpoint, layout, surveys),
-        gate: None,
-    }
+        })
+    };
+    matrices.iter().zip(outcomes).zip(scheduled).zip(&unit_of).filter_map(row).collect()
 }
 
-/// The blocks, or the layers, that the statistics are taken over, in their final order.
-fn units(
-    layout: &Layout,
-    matrices: &[Matrix],
+fn block_rows(
+    units: &[Unit],
+    stats: &[BlockStats],
+    outcomes: &[Outcome],
     scheduled: &[bool],
-    name_of: &dyn Fn(&Matrix) -> String,
-) -> Vec<Unit> {
-    let mut units: Vec<Unit> = Vec::new();
-    match layout.granularity {
-        Granularity::Block => {
-            let mut seen = std::collections::HashSet::new();
-            for block in matrices.iter().filter_map(|m| m.block.as_ref()) {
-                if seen.insert(&block.name) {
-                    let (stack, name) = (block.stack.clone(), block.name.clone());
-                    units.push(Unit { stack, name, index: block.index });
-                }
-            }
-        }
-        Granularity::Layer => {
-            let mut stacks: Vec<&str> =
-                matrices.iter().filter_map(|m| Some(m.block.as_ref()?.stack.as_str())).collect();
-            stacks.sort_unstable();
-            stacks.dedup();
-            // What lies outside the blocks of the only tower counts with that tower.
-            let other = match stacks.as_slice() {
-                [only] => *only,
-                _ => "model",
-            };
-            for (matrix, _) in matrices.iter().zip(scheduled).filter(|(_, s)| **s) {
-                let stack = matrix.block.as_ref().map_or(other, |b| b.stack.as_str()).to_owned();
-                units.push(Unit { stack, name: name_of(matrix), index: 0 });
-            }
-        }
-    }
-    let rank = |stack: &str| STACK_ORDER.iter().position(|s| *s == stack).unwrap_or(STACK_ORDER.len());
-    units.sort_by(|a, b| {
-        let stacks = rank(&a.stack).cmp(&rank(&b.stack)).then_with(|| natural_cmp(&a.stack, &b.stack));
-        // Layers stay in the order of the matrices, which keeps the parts of a tensor in theirs.
-        match layout.granularity {
-            Granularity::Block => stacks.then_with(|| natural_cmp(&a.name, &b.name)),
-            Granularity::Layer => stacks,
-        }
-    });
-    if layout.granularity == Granularity::Layer {
-        let mut counts: HashMap<String, u64> = HashMap::new();
-        for unit in &mut units {
-            let count = counts.entry(unit.stack.clone()).or_default();
-            unit.index = *count;
-            *count += 1;
-        }
-    }
-    units
-}
-
-fn block_rows(units: &[Unit], stats: &[BlockStats], rows: &[report::Matrix]) -> Vec<report::Block> {
+) -> Vec<report::Block> {
     let pairs: Vec<(String, Option<f64>)> =
         units.iter().zip(stats).map(|(u, s)| (u.stack.clone(), s.alpha)).collect();
     let means: HashMap<String, Option<f64>> =
         stacks(&pairs).into_iter().map(|s| (s.name, s.alpha.mean)).collect();
-    let statuses = block_statuses(rows);
     let row = |(unit, stats): (&Unit, &BlockStats)| report::Block {
         name: unit.name.clone(),
         stack: unit.stack.clone(),
         index: unit.index,
         matrices: stats.matrices,
-        status: match stats.alpha {
-            Some(_) => status::OK,
-            None => statuses.get(unit.name.as_str()).copied().unwrap_or(status::TOO_FEW),
-        },
+        status: if stats.alpha.is_some() { status::OK } else { why_no_alpha(unit, outcomes, scheduled) },
         alpha: stats.alpha,
         deviation: stats.alpha.zip(means.get(&unit.stack).copied().flatten()).map(|(a, m)| a - m),
         spectral_norm: stats.spectral_norm,
@@ -164,17 +191,15 @@ fn block_rows(units: &[Unit], stats: &[BlockStats], rows: &[report::Matrix]) -> 
     units.iter().zip(stats).map(row).collect()
 }
 
-/// Why a block has no alpha: non-finite weights before anything else, else its first matrix' reason.
-fn block_statuses(rows: &[report::Matrix]) -> HashMap<&str, &'static str> {
-    let mut statuses: HashMap<&str, &'static str> = HashMap::new();
-    for row in rows.iter().filter(|row| row.scheduled && row.status != status::OK) {
-        let Some(block) = row.block.as_deref() else { continue };
-        let known = statuses.entry(block).or_insert(row.status);
-        if row.status == status::NON_FINITE {
-            *known = row.status;
-        }
+/// Why a block has no alpha: non-finite weights before anything else, else the reason of its first
+/// scheduled matrix; a block without any has only matrices that are too small, or of other roles.
+fn why_no_alpha(unit: &Unit, outcomes: &[Outcome], scheduled: &[bool]) -> &'static str {
+    let chosen = unit.matrices.iter().filter(|i| scheduled.get(**i) == Some(&true));
+    let reasons: Vec<&'static str> = chosen.filter_map(|i| outcomes.get(*i)).map(|o| o.status).collect();
+    if reasons.contains(&status::NON_FINITE) {
+        return status::NON_FINITE;
     }
-    statuses
+    reasons.into_iter().find(|reason| *reason != status::OK).unwrap_or(status::TOO_FEW)
 }
 
 fn stack_rows(blocks: &[report::Block]) -> Vec<report::Stack> {

@@ -20,7 +20,7 @@ use crate::matrices::{Matrix, Plan, Role, Skip, plan};
 use crate::report::Report;
 use crate::source::{Checkpoint, ModelConfig};
 use crate::spectrum::{Parallelism, flops};
-use crate::tensors::{Survey, Tensor};
+use crate::tensors::{Dtype, Survey, Tensor};
 use schedule::Job;
 
 /// Analyses a checkpoint.
@@ -83,7 +83,9 @@ enum Found {
 }
 
 fn job(matrix: &Matrix) -> Job {
-    let (rows, cols) = (matrix.rows(), matrix.cols());
+    // A complex matrix is computed as a real one of twice the size.
+    let width = if matrix.dtype == Dtype::C64 { 2 } else { 1 };
+    let (rows, cols) = (width * matrix.rows(), width * matrix.cols());
     Job { work: matrix.pooled as f64 * flops(rows, cols), parallelism: Parallelism::for_size(rows.min(cols)) }
 }
 

@@ -93,8 +93,8 @@ impl Settings {
             return wrong("--drop-below takes an eigenvalue, zero or larger.");
         }
         let conv_norm = self.selection.conv_norm;
-        if !(conv_norm > 0.0 && conv_norm.is_finite()) {
-            return wrong("--conv-norm takes a number above 0.");
+        if !(1e-6..=1e6).contains(&conv_norm) {
+            return wrong("--conv-norm takes a number from 0.000001 to 1000000.");
         }
         if self.min_eigenvalues < 2 {
             return wrong("--min-eigenvalues takes 2 or more: a tail needs a start.");

@@ -61,7 +61,11 @@ pub struct Naming {
 
 #[derive(Debug)]
 enum Rule {
-    Pattern(Regex),
+    Pattern {
+        regex: Regex,
+        /// The same block name occurs in two stacks, so that the stack has to be part of it.
+        qualified: bool,
+    },
     Family(&'static Family),
     /// The prefixes before a number that takes several values.
     General(BTreeSet<String>),
@@ -88,7 +92,11 @@ impl Naming {
         });
         let architecture = model_type.map(str::to_owned).or_else(|| family.map(|f| f.name.to_owned()));
         let rule = match (pattern, family) {
-            (Some(pattern), _) => Rule::Pattern(compile(pattern, names)?),
+            (Some(pattern), _) => {
+                let regex = compile(pattern, names)?;
+                let qualified = is_ambiguous(&regex, names);
+                Rule::Pattern { regex, qualified }
+            }
             (None, Some(family)) => Rule::Family(family),
             (None, None) => Rule::General(repeating_prefixes(names)),
         };
@@ -103,7 +111,11 @@ impl Naming {
     /// The block of a tensor; `None` outside all blocks.
     pub fn block_of(&self, name: &str) -> Option<Block> {
         match &self.rule {
-            Rule::Pattern(pattern) => by_pattern(pattern, name),
+            Rule::Pattern { regex, qualified } => {
+                let block = by_pattern(regex, name)?;
+                let name = if *qualified { format!("{}.{}", block.stack, block.name) } else { block.name };
+                Some(Block { name, ..block })
+            }
             Rule::Family(family) => family.block_of(name).map(|(block, _)| block),
             Rule::General(prefixes) => by_prefix(prefixes, name),
         }
@@ -113,7 +125,7 @@ impl Naming {
     /// matrices in them can tell (the general rule).
     pub fn are_transformer_blocks(&self, names: &[&str]) -> Option<bool> {
         match &self.rule {
-            Rule::Pattern(_) => Some(true),
+            Rule::Pattern { .. } => Some(true),
             Rule::Family(family) => {
                 let units = |n: &&str| family.block_of(n).map(|(_, path)| path.units);
                 Some(names.iter().filter_map(units).any(|u| u == Units::Transformer))
@@ -208,6 +220,16 @@ fn by_pattern(pattern: &Regex, name: &str) -> Option<Block> {
     })
 }
 
+/// Whether one block name belongs to several stacks.
+fn is_ambiguous(pattern: &Regex, names: &[&str]) -> bool {
+    let mut stacks: BTreeMap<String, String> = BTreeMap::new();
+    let blocks = names.iter().filter_map(|name| by_pattern(pattern, name));
+    blocks.into_iter().any(|block| {
+        let stack = stacks.entry(block.name).or_insert_with(|| block.stack.clone());
+        *stack != block.stack
+    })
+}
+
 fn last_number(text: &str) -> u64 {
     let runs = text.split(|c: char| !c.is_ascii_digit());
     runs.filter_map(|run| run.parse().ok()).next_back().unwrap_or(0)
@@ -230,7 +252,8 @@ fn numbered_prefixes(name: &str) -> impl Iterator<Item = (&str, u64)> {
     let ends = segment_ends(name);
     let starts: Vec<usize> = std::iter::once(0).chain(ends.iter().map(|e| e + 1)).collect();
     let count = ends.len();
-    (1..count.saturating_sub(1)).filter_map(move |i| {
+    // Real names have a dozen segments; one of thousands would cost the square of them.
+    (1..count.saturating_sub(1).min(64)).filter_map(move |i| {
         let prefix = name.get(..*ends.get(i - 1)?)?;
         let segment = name.get(*starts.get(i)?..*ends.get(i)?)?;
         Some((prefix, number(segment)?))
@@ -300,6 +323,10 @@ mod tests {
         assert_eq!(found, [some("enc", "enc_3"), some("dec", "dec_4"), None]);
         let plain = blocks(&names, None, Some(r"x/\w+_\d+"));
         assert_eq!(plain[0], some("blocks", "x/enc_3"));
+        // The number alone would make one block of two.
+        let towers = ["enc.0.w", "enc.1.w", "dec.0.w"];
+        let found = blocks(&towers, None, Some(r"(?<stack>enc|dec)\.(?<block>\d+)"));
+        assert_eq!(found, [some("enc", "enc.0"), some("enc", "enc.1"), some("dec", "dec.0")]);
         assert!(Naming::new(&names, None, Some("(")).is_err());
         assert!(Naming::new(&names, None, Some("zzz")).is_err());
     }

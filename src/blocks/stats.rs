@@ -1,6 +1,8 @@
 //! The across-block statistics of the paper: a block's alpha is the plain mean over its matrices,
 //! and the imbalance of a model is the population standard deviation of the blocks' alphas.
 
+use std::collections::HashMap;
+
 /// What a block needs to know of one of its scheduled matrices; `None` where a number does not exist.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Member {
@@ -97,17 +99,21 @@ pub fn blocks(count: usize, members: &[Member]) -> Vec<Block> {
 
 /// The statistics of every stack, in the order in which the stacks first occur.
 pub fn stacks(blocks: &[(String, Option<f64>)]) -> Vec<Stack> {
-    let mut names: Vec<&str> = Vec::new();
-    for (stack, _) in blocks {
-        if !names.contains(&stack.as_str()) {
-            names.push(stack);
+    let mut positions: HashMap<&str, usize> = HashMap::new();
+    let mut groups: Vec<(&str, Vec<Option<f64>>)> = Vec::new();
+    for (stack, alpha) in blocks {
+        let position = *positions.entry(stack).or_insert(groups.len());
+        match groups.get_mut(position) {
+            Some((_, alphas)) => alphas.push(*alpha),
+            None => groups.push((stack, vec![*alpha])),
         }
     }
-    let of_stack = |name: &str| {
-        let alphas = || blocks.iter().filter(move |(stack, _)| stack == name).map(|(_, alpha)| *alpha);
-        Stack { name: name.to_owned(), blocks: alphas().count(), alpha: Statistics::of(alphas()) }
+    let of_stack = |(name, alphas): (&str, Vec<Option<f64>>)| Stack {
+        name: name.to_owned(),
+        blocks: alphas.len(),
+        alpha: Statistics::of(alphas.into_iter()),
     };
-    names.into_iter().map(of_stack).collect()
+    groups.into_iter().map(of_stack).collect()
 }
 
 #[cfg(test)]

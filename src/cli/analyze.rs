@@ -21,15 +21,16 @@ pub fn run(options: &AnalyzeOptions) -> Result<Verdict> {
     report.gate = options.thresholds.resolve().check(&report)?;
     let exporter = options.destination.exporter()?;
     let target = options.destination.output.as_deref();
-    output::write(&exporter.report(&report, options.per())?, target)?;
-    match &report.gate {
-        Some(gate) if !gate.passed => {
-            // Where the report does not show them: in a log the reason must be seen all the same.
-            if target.is_some() || !exporter.shows_findings() {
-                say(gate);
-            }
-            Ok(Verdict::ThresholdBroken)
-        }
+    let rendered = exporter.report(&report, options.per())?;
+    let broken = report.gate.as_ref().filter(|gate| !gate.passed);
+    // Where the report does not show them: in a log the reason must be seen all the same.
+    if let Some(gate) = broken.filter(|_| target.is_some() || !exporter.shows_findings()) {
+        say(gate);
+    }
+    // The verdict stands even if nobody reads the report to its end.
+    match output::write(&rendered, target) {
+        Err(error) if !output::is_broken_pipe(&error) => Err(error),
+        _ if broken.is_some() => Ok(Verdict::ThresholdBroken),
         _ => Ok(Verdict::Done),
     }
 }

@@ -177,7 +177,7 @@ pub struct SelectionArgs {
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub min_eigenvalues: usize,
     /// What the eigenvalues of convolutions are multiplied by
-    #[arg(long, value_name = "X", default_value_t = 0.5)]
+    #[arg(long, value_name = "X", default_value_t = 0.5, allow_negative_numbers = true)]
     conv_norm: f64,
 }
 
@@ -219,13 +219,13 @@ struct Fit {
     #[arg(long, value_enum, default_value = "hill")]
     estimator: EstimatorName,
     /// Fraction of the eigenvalues in the tail, for hill [default: 0.5]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     tail_fraction: Option<f64>,
     /// The tail starts at eigenvalue n/X, for reference [default: 2]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     xmin_pos: Option<f64>,
     /// Leave eigenvalues up to X out of the fit
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     drop_below: Option<f64>,
     /// What the statistics are taken over [default: block for transformers, else layer]
     #[arg(long, value_enum)]

@@ -1,12 +1,17 @@
 //! A progress bar on stderr, for people; silent when stderr is no terminal.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use evenkeel::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Counts operations rather than matrices, so that the estimate holds when sizes differ.
-pub struct Bar(ProgressBar);
+pub struct Bar {
+    bar: ProgressBar,
+    /// What small matrices have added up to and the bar does not show yet.
+    rest: Mutex<f64>,
+}
 
 /// Operations in one step of the bar: totals beyond 2⁵³ would not fit its counter.
 const STEP: f64 = 1e6;
@@ -20,22 +25,25 @@ impl Bar {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("█▌ "));
         }
-        Bar(bar)
+        Bar { bar, rest: Mutex::new(0.0) }
     }
 
     /// Takes the bar off the screen.
     pub fn clear(&self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }
 
 impl Progress for Bar {
     fn begin(&self, total: f64) {
-        self.0.set_length((total / STEP).ceil() as u64);
-        self.0.enable_steady_tick(Duration::from_millis(120));
+        self.bar.set_length((total / STEP).ceil() as u64);
+        self.bar.enable_steady_tick(Duration::from_millis(120));
     }
 
     fn advance(&self, work: f64) {
-        self.0.inc((work / STEP).round() as u64);
+        let Ok(mut rest) = self.rest.lock() else { return };
+        *rest += work / STEP;
+        self.bar.inc(*rest as u64);
+        *rest = rest.fract();
     }
 }

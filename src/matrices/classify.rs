@@ -216,7 +216,7 @@ impl<'a> Name<'a> {
     fn is_numbered_expert(&self) -> bool {
         let mut segments = self.full.split('.').peekable();
         while let Some(segment) = segments.next() {
-            let number = |s: &&str| s.bytes().all(|b| b.is_ascii_digit());
+            let number = |s: &&str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
             if segment.ends_with("experts") && segments.peek().is_some_and(number) {
                 return true;
             }

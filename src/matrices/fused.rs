@@ -44,6 +44,9 @@ pub(super) fn parts(tensor: &Tensor, rows: usize, cols: usize, context: &Context
     found.map_or(Fusion::Unknown, Fusion::Parts)
 }
 
+/// Where configurations keep the number of key/value heads.
+const KEY_VALUE_HEADS: &[&str] = &["num_key_value_heads", "num_kv_heads", "kv_n_heads"];
+
 impl Context<'_> {
     fn model_type(&self) -> Option<&str> {
         self.config?.model_type()
@@ -54,7 +57,7 @@ impl Context<'_> {
     }
 
     fn key_value_heads(&self) -> Option<usize> {
-        self.config?.count(&["num_key_value_heads", "num_kv_heads"])
+        self.config?.count(KEY_VALUE_HEADS)
     }
 
     fn flag(&self, key: &str) -> bool {
@@ -108,14 +111,12 @@ fn stacked_qkv(rows: usize, cols: usize, context: &Context) -> Option<Vec<Part>>
     if let (Some(heads), Some(shared)) = (context.heads(), context.key_value_heads()) {
         let size = rows / (heads + 2 * shared);
         let split = [("q", heads * size), ("k", shared * size), ("v", shared * size)];
-        if let Some(parts) = named_rows(rows, cols, &split) {
-            return Some(parts);
-        }
+        return if shared <= heads { named_rows(rows, cols, &split) } else { None };
     }
+    // Without head counts only thirds as wide as the model are safe to assume.
     let third = rows / 3;
-    // Without head counts only thirds that are square in the model's width are safe to assume.
-    let plausible = third == cols || context.config.is_some() && context.key_value_heads().is_none();
-    plausible.then(|| named_rows(rows, cols, &[("q", third), ("k", third), ("v", third)])).flatten()
+    let safe = third == cols && !context.config.is_some_and(|config| config.mentions(KEY_VALUE_HEADS));
+    safe.then(|| named_rows(rows, cols, &[("q", third), ("k", third), ("v", third)])).flatten()
 }
 
 /// GPT-NeoX, BLOOM and Falcon: q, k and v of each head lie together.

@@ -18,6 +18,7 @@ use crate::blocks::{Block, Naming};
 use crate::error::{Error, Result};
 use crate::source::ModelConfig;
 use crate::tensors::{Dtype, Tensor};
+use crate::text::printable;
 use classify::{Form, classify, scale_names};
 use fused::{Context, Fusion};
 
@@ -129,8 +130,8 @@ pub fn plan(
     naming: &Naming,
     selection: &Selection,
 ) -> Result<Plan> {
-    let include = globs("--include", &selection.include)?;
-    let exclude = globs("--exclude", &selection.exclude)?;
+    let include = globs("--include", &selection.include, tensors)?;
+    let exclude = globs("--exclude", &selection.exclude, tensors)?;
     let by_name: HashMap<&str, &Tensor> = tensors.iter().map(|t| (t.name.as_str(), t)).collect();
     let shape_of = |name: &str| by_name.get(name).map(|t| t.shape.as_slice());
     let context = Context { config, shape_of: &shape_of };
@@ -163,14 +164,23 @@ pub fn plan(
     Ok(plan)
 }
 
-fn globs(option: &str, patterns: &[String]) -> Result<GlobSet> {
+/// Compiles the patterns of an option. One that matches nothing is a slip of the pen.
+fn globs(option: &str, patterns: &[String], tensors: &[Tensor]) -> Result<GlobSet> {
     let invalid = |e: globset::Error| {
         Error::Setting(format!("{option} takes name patterns such as '*.attention.*': {e}."))
     };
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
         // Names have no path separators, so that `*` crosses the dots.
-        set.add(GlobBuilder::new(pattern).literal_separator(false).build().map_err(invalid)?);
+        let glob = GlobBuilder::new(pattern).literal_separator(false).build().map_err(invalid)?;
+        let matcher = glob.compile_matcher();
+        if !tensors.iter().any(|tensor| matcher.is_match(&tensor.name)) {
+            return Err(Error::Setting(format!(
+                "{option} `{}` matches no tensor name; `evenkeel inspect` lists the names.",
+                printable(pattern)
+            )));
+        }
+        set.add(glob);
     }
     set.build().map_err(invalid)
 }
@@ -237,6 +247,11 @@ impl Whole<'_> {
     /// A stack [count, rows, cols]: every slice is a matrix. Unsplit, they stand below one another as
     /// one tall matrix.
     fn stack(&self, count: usize, rows: usize, cols: usize, context: &Context) -> Vec<Matrix> {
+        // Every slice has the tensor's name: a long name must not become gigabytes.
+        const NAMES: usize = 1 << 24;
+        if count.saturating_mul(self.tensor.name.len()) > NAMES {
+            return vec![Matrix { unsplit: true, ..self.matrix(None, Layout::dense(count * rows, cols)) }];
+        }
         if !self.selection.split {
             return vec![self.matrix(None, Layout::dense(count * rows, cols))];
         }

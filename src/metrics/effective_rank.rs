@@ -43,17 +43,12 @@ impl Metric for EffectiveRank {
 mod tests {
     use super::*;
     use crate::metrics::{Estimator, tail};
-    use crate::spectrum::{Method, Spectrum};
+    use crate::spectrum::Spectrum;
 
     #[test]
     fn counts_equal_values_and_ignores_zeros() {
-        let spectrum = Spectrum {
-            eigenvalues: vec![0.0, 0.0, 4.0, 4.0, 4.0],
-            unit: 1.0,
-            error: 0.0,
-            method: Method::Svd,
-            larger_side: 5,
-        };
+        let spectrum =
+            Spectrum { eigenvalues: vec![0.0, 0.0, 4.0, 4.0, 4.0], unit: 1.0, error: 0.0, larger_side: 5 };
         let fit = tail::fit(&spectrum, &Estimator::default());
         let rank = EffectiveRank.value(&Measured { spectrum: &spectrum, fit: &fit });
         assert!((rank.unwrap() - 3.0).abs() < 1e-12);

@@ -162,7 +162,7 @@ impl<'a> Tail<'a> {
         let log_error = self.error * (inverse + count / from);
         Fit {
             alpha: Some(1.0 + steepness),
-            ks_distance: Some(ks_distance(tail, steepness)),
+            ks_distance: Some(ks_distance(tail, steepness, f64::INFINITY)),
             alpha_error: steepness * steepness / count * log_error,
             ks_error: self.ks_error(steepness, from),
             ..shape
@@ -180,7 +180,8 @@ impl<'a> Tail<'a> {
         // The smallest lower end of any other start's D, to tell whether the choice is safe.
         let (mut lowest, mut second_lowest) = ((f64::INFINITY, usize::MAX), f64::INFINITY);
         for start in starts.clone() {
-            let (distance, uncertainty) = self.score(start);
+            let limit = best.map_or(f64::INFINITY, |(smallest, _)| smallest);
+            let (distance, uncertainty) = self.score(start, limit);
             if best.is_none_or(|(smallest, _)| distance < smallest) {
                 best = Some((distance, start));
             }
@@ -196,7 +197,7 @@ impl<'a> Tail<'a> {
             return Fit::none(self.why_none(&starts));
         };
         let rival = if lowest.1 == start { second_lowest } else { lowest.0 };
-        let (_, uncertainty) = self.score(start);
+        let (_, uncertainty) = self.score(start, f64::INFINITY);
         Fit {
             start_uncertain: self.error > 0.0 && rival <= distance + uncertainty,
             ..self.at(start, self.values.len() - start)
@@ -216,7 +217,8 @@ impl<'a> Tail<'a> {
     }
 
     /// D of the tail at `start` and its first-order uncertainty; 1 where there is no alpha above 1.
-    fn score(&self, start: usize) -> (f64, f64) {
+    /// Where D is certainly above `limit` only a part of it is computed: it loses either way.
+    fn score(&self, start: usize, limit: f64) -> (f64, f64) {
         let useless = (1.0, 0.0);
         let (Some(&from), Some(tail)) = (self.values.get(start), self.values.get(start..)) else {
             return useless;
@@ -227,7 +229,8 @@ impl<'a> Tail<'a> {
             return useless;
         }
         let steepness = count / sum;
-        (ks_distance(tail, steepness), self.ks_error(steepness, from))
+        let error = self.ks_error(steepness, from);
+        (ks_distance(tail, steepness, limit + 2.0 * error), error)
     }
 
     /// First-order bound of |ΔD|: |∂D/∂ln λ| ≤ steepness for each of the two eigenvalues of a
@@ -238,15 +241,19 @@ impl<'a> Tail<'a> {
 }
 
 /// D = max_j | 1 − (λ_{i+j}/λ_i)^{1−alpha} − j/m | over the m eigenvalues from the start i on;
-/// `steepness` is alpha − 1.
-fn ks_distance(tail: &[f64], steepness: f64) -> f64 {
+/// `steepness` is alpha − 1. The search ends once D is above `limit`.
+fn ks_distance(tail: &[f64], steepness: f64, limit: f64) -> f64 {
     let Some(&from) = tail.first() else { return 0.0 };
     let count = tail.len() as f64;
-    let gaps = tail
-        .iter()
-        .enumerate()
-        .map(|(j, value)| (1.0 - (value / from).powf(-steepness) - j as f64 / count).abs());
-    gaps.fold(0.0, f64::max)
+    let mut largest: f64 = 0.0;
+    for (j, value) in tail.iter().enumerate() {
+        let gap = 1.0 - (value / from).powf(-steepness) - j as f64 / count;
+        largest = largest.max(gap.abs());
+        if largest > limit {
+            break;
+        }
+    }
+    largest
 }
 
 /// The starts with 0.95·x ≤ λ_i ≤ 1.5·x, where x is the left edge of the fullest of 100 equal bins
@@ -276,10 +283,9 @@ fn near_peak(values: &[f64], zero: f64) -> std::ops::Range<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spectrum::Method;
 
     fn spectrum(eigenvalues: Vec<f64>) -> Spectrum {
-        Spectrum { larger_side: eigenvalues.len(), eigenvalues, unit: 1.0, error: 0.0, method: Method::Svd }
+        Spectrum { larger_side: eigenvalues.len(), eigenvalues, unit: 1.0, error: 0.0 }
     }
 
     fn assert_close(found: Option<f64>, expected: f64) {

@@ -11,6 +11,8 @@ mod rows;
 mod schema;
 mod table;
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 pub use schema::schema;
@@ -74,6 +76,19 @@ pub struct Report {
     pub skipped: Vec<Skipped>,
     /// What the thresholds found; `None` where none was given.
     pub gate: Option<Gate>,
+}
+
+impl Report {
+    /// Where no matrix was found: the reason of the largest group of tensors that could have been
+    /// weights.
+    pub fn why_nothing(&self) -> Option<&str> {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for skipped in self.skipped.iter().filter(|s| s.reason != "one-dimensional") {
+            *counts.entry(&skipped.reason).or_default() += 1;
+        }
+        let most = counts.into_iter().max_by_key(|(_, count)| *count);
+        most.filter(|_| self.matrices.is_empty()).map(|(reason, _)| reason)
+    }
 }
 
 /// What was analysed.

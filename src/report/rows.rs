@@ -1,7 +1,7 @@
 //! The columns that tables for people share, whatever they are drawn with.
 
 use super::{Block, Checkpoint, Finding, Gate, Inventory, InventoryRow, Matrix, Per, Report, Stack};
-use crate::text::{bytes, count, printable};
+use crate::text::{bytes, count, printable, shape};
 
 /// A table of text: what terminal and Markdown draw.
 pub(super) struct Grid {
@@ -100,11 +100,10 @@ fn matrix_row(matrix: &Matrix) -> Vec<String> {
 /// The rows of an inventory.
 pub(super) fn inventory_grid(inventory: &Inventory) -> Grid {
     let row = |tensor: &InventoryRow| {
-        let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
         vec![
             printable(&tensor.name).into_owned(),
             tensor.dtype.to_owned(),
-            if shape.is_empty() { "scalar".to_owned() } else { shape.join("×") },
+            shape(&tensor.shape),
             tensor.block.as_deref().map_or_else(|| "–".to_owned(), |b| printable(b).into_owned()),
             printable(&tensor.analysed).into_owned(),
             bytes(tensor.bytes),
@@ -188,6 +187,10 @@ pub(super) fn footnotes(report: &Report) -> Vec<String> {
         settings.min_eigenvalues,
         count(report.skipped.len(), "tensor", "tensors"),
     )];
+    if report.matrices.is_empty() {
+        let reason = report.why_nothing().unwrap_or("every tensor is one-dimensional");
+        notes.push(format!("nothing was analysed: {}", printable(reason)));
+    }
     let without: Vec<&Matrix> = report.matrices.iter().filter(|m| m.scheduled && m.status != "ok").collect();
     const MOST: usize = 8;
     for matrix in without.iter().take(MOST) {

@@ -38,7 +38,7 @@ impl Exporter for Table {
         for stack in &report.stacks {
             text.push_str(&format!("{}\n", styled(BOLD, &rows::stack_line(report, stack))));
         }
-        if per != Some(Per::Matrix) {
+        if per != Some(Per::Matrix) && !report.blocks.is_empty() {
             let scale = format!("a full bar is {:.4} from its stack's mean", full_bar(report));
             text.push_str(&format!("{}\n", styled(DIM, &scale)));
         }
@@ -74,12 +74,14 @@ fn blocks(report: &Report) -> String {
     let grid = rows::grid(report, Per::Block);
     let full = full_bar(report);
     let mut text = String::new();
+    // The blocks stand stack after stack, in the stacks' order.
+    let mut rows = report.blocks.iter().zip(&grid.rows);
     for stack in &report.stacks {
         let mut table = new_table();
         let mut header: Vec<String> = grid.header.iter().map(|h| (*h).to_owned()).collect();
         header.insert(3, axis_label());
         table.set_header(header);
-        for (block, row) in report.blocks.iter().zip(&grid.rows).filter(|(b, _)| b.stack == stack.name) {
+        for (block, row) in rows.by_ref().take(stack.blocks) {
             let mut row = row.clone();
             row.insert(3, bar(block, full));
             table.add_row(row);

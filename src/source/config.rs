@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::text::printable;
 
 /// The longest `config.json` that is read, in bytes; real ones stay below 100 kB.
 const MAX_BYTES: u64 = 16_000_000;
@@ -29,15 +30,18 @@ impl ModelConfig {
             |reason: String| Error::Malformed { path: path.clone(), format: "config.json", reason };
         let metadata = match std::fs::metadata(&path) {
             Ok(metadata) => metadata,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            // A link into nowhere is what an interrupted download leaves: the counts in it are missed.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && path.symlink_metadata().is_err() => {
+                return Ok(None);
+            }
             Err(e) => return Err(Error::io("read", &path)(e)),
         };
         if !metadata.is_file() || metadata.len() > MAX_BYTES {
             return Err(malformed(format!("it is no regular file of at most {MAX_BYTES} bytes")));
         }
         let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
-        let value: Value =
-            serde_json::from_slice(&text).map_err(|e| malformed(format!("it is no JSON: {e}")))?;
+        let value: Value = serde_json::from_slice(&text)
+            .map_err(|e| malformed(format!("it is no JSON: {}", printable(&e.to_string()))))?;
         if !value.is_object() {
             return Err(malformed("it is no JSON object".to_owned()));
         }
@@ -54,16 +58,24 @@ impl ModelConfig {
         self.value.get("model_type")?.as_str()
     }
 
-    /// A positive integer under the first of `keys` that is there. Models of several parts keep
-    /// those of their language model under `text_config`.
+    /// A count under the first of `keys` that has one. Models of several parts keep those of their
+    /// language model under `text_config`. What no model has (zero, a million heads) is no count:
+    /// the numbers are multiplied later on.
     pub fn count(&self, keys: &[&str]) -> Option<usize> {
-        let text = self.value.get("text_config").unwrap_or(&Value::Null);
-        keys.iter()
-            .flat_map(|key| [self.value.get(*key), text.get(*key)])
-            .flatten()
-            .find_map(Value::as_u64)
-            .and_then(|n| usize::try_from(n).ok())
-            .filter(|n| *n > 0)
+        const LARGEST: usize = 1 << 20;
+        let counts = self.values(keys).filter_map(Value::as_u64).filter_map(|n| usize::try_from(n).ok());
+        counts.into_iter().find(|n| (1..=LARGEST).contains(n))
+    }
+
+    /// Whether any of `keys` is there, usable or not.
+    pub fn mentions(&self, keys: &[&str]) -> bool {
+        self.values(keys).next().is_some()
+    }
+
+    fn values(&self, keys: &[&str]) -> impl Iterator<Item = &Value> {
+        let text = self.value.get("text_config");
+        let found = keys.iter().flat_map(move |key| [self.value.get(*key), text.and_then(|t| t.get(*key))]);
+        found.flatten().filter(|value| !value.is_null())
     }
 
     /// A truth value, false where it is absent.

@@ -36,7 +36,8 @@ impl Index {
             return Err(malformed(format!("it is no regular file of at most {MAX_BYTES} bytes")));
         }
         let text = std::fs::read(path).map_err(Error::io("read", path))?;
-        let file: File = serde_json::from_slice(&text).map_err(|e| malformed(e.to_string()))?;
+        let file: File =
+            serde_json::from_slice(&text).map_err(|e| malformed(printable(&e.to_string()).into_owned()))?;
         let Entries(weight_map) = file.weight_map;
         if weight_map.is_empty() {
             return Err(malformed("it lists no tensor".to_owned()));

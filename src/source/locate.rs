@@ -140,13 +140,14 @@ fn several_models(directory: &Path) -> Error {
         .filter(|name| with_weights(name))
         .map(|name| directory.join(name).to_string_lossy().into_owned())
         .collect();
-    Error::NoCheckpoint {
-        path: directory.to_path_buf(),
-        reason: format!(
+    let reason = match models.as_slice() {
+        [] => "it holds several models (model_index.json), none of them as safetensors.".to_owned(),
+        _ => format!(
             "it holds several models (model_index.json); name one of them: {}.",
             list(models.iter().map(String::as_str))
         ),
-    }
+    };
+    Error::NoCheckpoint { path: directory.to_path_buf(), reason }
 }
 
 fn nothing_readable(directory: &Path, names: &[String]) -> Error {

@@ -124,6 +124,12 @@ impl Checkpoint {
             index.check(path, &found)?;
         }
         refuse_duplicates(&tensors, &files)?;
+        if let (true, Some(file)) = (tensors.is_empty(), files.first()) {
+            return Err(Error::NoCheckpoint {
+                path: file.path().to_path_buf(),
+                reason: "it holds no tensors.".to_owned(),
+            });
+        }
         tensors.sort_by(|a, b| natural_cmp(&a.name, &b.name));
         let index = located.index.into_iter().map(|(path, _)| path);
         let config_path = located.directory.as_ref().map(|directory| directory.join(ModelConfig::FILE));
@@ -212,23 +218,28 @@ fn recognise(file: &Storage) -> Result<&'static dyn Format> {
         path: file.path().to_path_buf(),
         reason: format!(
             "{}; this version reads {}.",
-            guess(&head),
+            foreign(&head).unwrap_or("the format of this file is not known"),
             FORMATS.iter().map(|f| f.name()).collect::<Vec<_>>().join(", ")
         ),
     })
 }
 
-/// What a file that no reader takes looks like, so that the message can name it.
-fn guess(head: &[u8]) -> &'static str {
-    match head {
+/// What a file of another format is, by its first bytes, so that a message can name it.
+fn foreign(head: &[u8]) -> Option<&'static str> {
+    let what = match head {
         [b'P', b'K', 3, 4, ..] => "this is a zip archive (a torch or NumPy file?)",
         [0x80, 2..=5, ..] => {
             "this is a Python pickle (an older torch file?), and nothing in a pickle is ever run"
         }
         [b'G', b'G', b'U', b'F', ..] => "this is a GGUF file",
         [0x89, b'H', b'D', b'F', ..] => "this is an HDF5 file",
-        _ => "the format of this file is not known",
-    }
+        _ if head.starts_with(b"version https://git-lfs") => {
+            "this is a Git LFS pointer in place of the file (run `git lfs pull`)"
+        }
+        [b'<', ..] => "this is an HTML or XML page (a failed download?)",
+        _ => return None,
+    };
+    Some(what)
 }
 
 /// The same name in two shards would make every later stage ambiguous.

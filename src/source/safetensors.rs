@@ -31,7 +31,8 @@ impl Format for Safetensors {
 
     fn recognises(&self, head: &[u8], path: &Path) -> bool {
         let by_name = path.extension().is_some_and(|e| e == "safetensors");
-        by_name || head.get(8) == Some(&b'{')
+        // By its name alone a damaged file is still taken, for the reader to say what is wrong.
+        head.get(8) == Some(&b'{') || by_name && super::foreign(head).is_none()
     }
 
     fn tensors(&self, file: &Storage) -> Result<Vec<TensorEntry>> {
@@ -107,7 +108,9 @@ fn read_header(file: &Storage) -> std::result::Result<Vec<TensorEntry>, Problem>
     };
     let Entries(entries) = match serde_json::from_str(text) {
         Ok(entries) => entries,
-        Err(e) => return rule(format!("its header is not what the format allows: {e}")),
+        Err(e) => {
+            return rule(format!("its header is not what the format allows: {}", printable(&e.to_string())));
+        }
     };
     check_entries(entries, PREFIX + length, file.len())
 }
@@ -167,7 +170,10 @@ fn checked_shape(
     let elements: usize = dims.iter().product();
     let bits = (elements as u128) * (dtype.bitsize() as u128);
     if bits != u128::from(bytes) * 8 {
-        return Err(format!("of shape {dims:?} and type {dtype} needs {bits} bits, but has {bytes} bytes"));
+        return Err(format!(
+            "of shape {} and type {dtype} needs {bits} bits, but has {bytes} bytes",
+            crate::text::shape(&dims)
+        ));
     }
     Ok((dims, elements))
 }

@@ -34,7 +34,12 @@ impl Storage {
         // The kind is asked before opening: opening a named pipe would wait for its writer.
         let unusable =
             |reason: &str| Error::NoCheckpoint { path: path.to_path_buf(), reason: reason.to_owned() };
-        let metadata = std::fs::metadata(path).map_err(Error::io("open", path))?;
+        let metadata = match std::fs::metadata(path) {
+            Err(_) if path.is_symlink() => {
+                return Err(unusable("this link leads to no file (was the download interrupted?)."));
+            }
+            metadata => metadata.map_err(Error::io("open", path))?,
+        };
         if !metadata.is_file() {
             return Err(unusable("this is not a regular file."));
         }

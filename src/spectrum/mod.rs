@@ -170,8 +170,6 @@ pub struct Spectrum {
     pub unit: f64,
     /// Estimated absolute error of every eigenvalue; see [`gram_error`].
     pub error: f64,
-    /// How they were computed.
-    pub method: Method,
     /// max(rows, cols) of the matrices, for the rank's tolerance.
     pub larger_side: usize,
 }
@@ -196,7 +194,7 @@ pub fn spectrum<E: Elements>(
     method: Method,
     trusted: bool,
 ) -> Result<Spectrum, Failure> {
-    let mut pooled = Spectrum { eigenvalues: Vec::new(), unit: 1.0, error: 0.0, method, larger_side: 0 };
+    let mut pooled = Spectrum { eigenvalues: Vec::new(), unit: 1.0, error: 0.0, larger_side: 0 };
     for slice in slices {
         let n = slice.rows().min(slice.cols());
         let parallelism = Parallelism::for_size(n);
