@@ -8,25 +8,11 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use evenkeel::spectrum::{Dense, Elements, FaerEngine, Method, flops, spectrum};
+use evenkeel::spectrum::{Dense, FaerEngine, Method, flops, spectrum};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, Par};
 
 mod common;
-
-struct Shared<'a>(&'a Dense);
-
-impl Elements for Shared<'_> {
-    fn rows(&self) -> usize {
-        self.0.rows
-    }
-    fn cols(&self) -> usize {
-        self.0.cols
-    }
-    fn copy_block(&self, rows: std::ops::Range<usize>, cols: std::ops::Range<usize>, out: &mut [f64]) {
-        self.0.copy_block(rows, cols, out);
-    }
-}
 
 fn random(rows: usize, cols: usize, seed: u64) -> Dense {
     let mut noise = common::Noise(seed);
@@ -62,7 +48,7 @@ fn product_rate(pool: &rayon::ThreadPool) -> f64 {
 /// One matrix with all threads inside it.
 fn single(pool: &rayon::ThreadPool, rows: usize, cols: usize) -> f64 {
     let matrix = random(rows, cols, 1);
-    let slice = || std::iter::once(Shared(&matrix));
+    let slice = || std::iter::once(&matrix);
     best(2, || {
         pool.install(|| spectrum(&FaerEngine, slice(), Method::Gram, false)).expect("it converges");
     })
@@ -78,7 +64,7 @@ fn many(pool: &rayon::ThreadPool, rows: usize, cols: usize) -> f64 {
             for _ in 0..pool.current_num_threads() {
                 scope.spawn(|_| {
                     while next.fetch_add(1, Ordering::Relaxed) < count {
-                        let slice = std::iter::once(Shared(&matrix));
+                        let slice = std::iter::once(&matrix);
                         spectrum(&FaerEngine, slice, Method::Gram, false).expect("it converges");
                     }
                 });

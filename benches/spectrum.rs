@@ -5,24 +5,10 @@
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use evenkeel::spectrum::{Dense, Elements, FaerEngine, Method, flops, spectrum};
+use evenkeel::spectrum::{Dense, FaerEngine, Method, flops, spectrum};
 
 #[allow(dead_code)] // the checkpoint is for the other benchmark
 mod common;
-
-struct Shared<'a>(&'a Dense);
-
-impl Elements for Shared<'_> {
-    fn rows(&self) -> usize {
-        self.0.rows
-    }
-    fn cols(&self) -> usize {
-        self.0.cols
-    }
-    fn copy_block(&self, rows: std::ops::Range<usize>, cols: std::ops::Range<usize>, out: &mut [f64]) {
-        self.0.copy_block(rows, cols, out);
-    }
-}
 
 fn by_size(criterion: &mut Criterion) {
     let sizes = [(384, 384), (768, 768), (3072, 768), (2048, 2048), (4096, 4096), (11008, 4096)];
@@ -36,7 +22,7 @@ fn by_size(criterion: &mut Criterion) {
             matrix.data.iter_mut().for_each(|value| *value = noise.next());
             group.throughput(Throughput::Elements(flops(rows, cols) as u64));
             group.bench_function(BenchmarkId::from_parameter(format!("{rows}x{cols}")), |bencher| {
-                let slice = || std::iter::once(Shared(&matrix));
+                let slice = || std::iter::once(&matrix);
                 bencher.iter(|| pool.install(|| spectrum(&FaerEngine, slice(), Method::Gram, false)));
             });
         }

@@ -4,27 +4,13 @@
 mod common;
 
 use evenkeel::metrics::{Estimator, Fit, tail};
-use evenkeel::spectrum::{Dense, Elements, Engine, FaerEngine, Method, Spectrum, spectrum};
+use evenkeel::spectrum::{Dense, Engine, FaerEngine, Method, Spectrum, spectrum};
 use evenkeel::{Checkpoint, OpenOptions, Settings, Silent, Thresholds};
 use proptest::prelude::*;
 use serde_json::json;
 
-struct Shared<'a>(&'a Dense);
-
-impl Elements for Shared<'_> {
-    fn rows(&self) -> usize {
-        self.0.rows
-    }
-    fn cols(&self) -> usize {
-        self.0.cols
-    }
-    fn copy_block(&self, rows: std::ops::Range<usize>, cols: std::ops::Range<usize>, out: &mut [f64]) {
-        self.0.copy_block(rows, cols, out);
-    }
-}
-
 fn of(matrix: &Dense, method: Method) -> Spectrum {
-    spectrum(&FaerEngine, std::iter::once(Shared(matrix)), method, false).unwrap()
+    spectrum(&FaerEngine, std::iter::once(matrix), method, false).unwrap()
 }
 
 fn hill(spectrum: &Spectrum) -> Fit {

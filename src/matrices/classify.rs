@@ -132,11 +132,8 @@ struct Name<'a> {
 
 impl<'a> Name<'a> {
     fn of(tensor: &'a Tensor) -> Name<'a> {
-        let full = tensor.name.as_str();
-        let mut parts = full.rsplit('.');
-        let last = parts.next().unwrap_or(full);
-        let owner = if last == "weight" { parts.next().unwrap_or(last) } else { last };
-        Name { full, last, owner }
+        let (last, owner) = tensor.parameter_and_owner();
+        Name { full: tensor.name.as_str(), last, owner }
     }
 
     fn mentions(&self, word: &str) -> bool {

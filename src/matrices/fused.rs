@@ -26,9 +26,7 @@ pub(super) enum Fusion {
 
 /// The parts of a two-dimensional tensor with this shape.
 pub(super) fn parts(tensor: &Tensor, rows: usize, cols: usize, context: &Context) -> Fusion {
-    let mut segments = tensor.name.rsplit('.');
-    let last = segments.next().unwrap_or_default();
-    let owner = if last == "weight" { segments.next().unwrap_or_default() } else { last };
+    let (last, owner) = tensor.parameter_and_owner();
     let found = match owner {
         "c_attn" => conv1d_qkv(rows, cols, context),
         "query_key_value" => query_key_value(rows, cols, context),

@@ -15,20 +15,36 @@ impl Exporter for Csv {
 
     fn report(&self, report: &Report, per: Option<Per>) -> Result<Vec<u8>> {
         match per.unwrap_or(Per::Matrix) {
-            Per::Matrix => records(&report.matrices, MATRIX_COLUMNS),
-            Per::Block => records(&report.blocks, BLOCK_COLUMNS),
+            Per::Matrix => records(&report.matrices, &MATRIX_COLUMNS),
+            Per::Block => records(&report.blocks, &BLOCK_COLUMNS),
         }
     }
 
     fn inventory(&self, inventory: &Inventory) -> Result<Vec<u8>> {
-        records(&inventory.tensors, INVENTORY_COLUMNS)
+        records(&inventory.tensors, &["name"])
     }
 }
 
-/// Header of a table without rows; with rows their own fields are the header.
-const MATRIX_COLUMNS: &[&str] = &["name"];
-const BLOCK_COLUMNS: &[&str] = &["name"];
-const INVENTORY_COLUMNS: &[&str] = &["name"];
+/// The header where there are no rows; otherwise the rows' own fields are. (An inventory always has
+/// rows; which metrics there are, only a matrix says.)
+const MATRIX_COLUMNS: [&str; 14] = [
+    "name",
+    "tensors",
+    "part",
+    "aliases",
+    "block",
+    "role",
+    "rows",
+    "cols",
+    "dtype",
+    "eigenvalues",
+    "tail",
+    "scheduled",
+    "status",
+    "warnings",
+];
+const BLOCK_COLUMNS: [&str; 9] =
+    ["name", "stack", "index", "matrices", "status", "alpha", "deviation", "spectral_norm", "stable_rank"];
 
 fn records<T: serde::Serialize>(rows: &[T], empty: &[&str]) -> Result<Vec<u8>> {
     let failed = |e: String| Error::Report(e);

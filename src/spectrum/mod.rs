@@ -41,6 +41,24 @@ pub trait Elements: Sync {
     }
 }
 
+impl<E: Elements + ?Sized> Elements for &E {
+    fn rows(&self) -> usize {
+        (**self).rows()
+    }
+
+    fn cols(&self) -> usize {
+        (**self).cols()
+    }
+
+    fn copy_block(&self, rows: Range<usize>, cols: Range<usize>, out: &mut [f64]) {
+        (**self).copy_block(rows, cols, out);
+    }
+
+    fn multiplicity(&self) -> usize {
+        (**self).multiplicity()
+    }
+}
+
 /// A dense matrix in memory, column by column: element (i, j) is `data[i + j * rows]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dense {

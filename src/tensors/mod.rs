@@ -141,3 +141,16 @@ pub struct Tensor {
     /// Other names of the same bytes (tied weights).
     pub aliases: Vec<String>,
 }
+
+impl Tensor {
+    /// The last segment of the dotted name (`weight`), and the module that it belongs to: the
+    /// segment before it, or itself where it is a parameter of its own (`in_proj_weight`).
+    pub fn parameter_and_owner(&self) -> (&str, &str) {
+        let mut segments = self.name.rsplit('.');
+        let parameter = segments.next().unwrap_or_default();
+        match segments.next() {
+            Some(owner) if parameter == "weight" => (parameter, owner),
+            _ => (parameter, parameter),
+        }
+    }
+}
