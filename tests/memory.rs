@@ -79,7 +79,9 @@ fn the_heap_is_bounded_by_the_largest_matrix() {
     // twice the machine's third-level cache for each thread.
     write(&path, 12, 50, 50, 50);
     let constant = peak(&path, 1, true);
-    for (rows, cols, rank) in [(700, 700, 700), (1600, 400, 400), (400, 1600, 1600), (600, 600, 200)] {
+    for (rows, cols, rank) in
+        [(700, 700, 700), (1100, 1100, 1100), (1600, 400, 400), (400, 1600, 1600), (600, 600, 200)]
+    {
         write(&path, 12, rows, cols, rank);
         for (threads, mmap) in [(1, true), (2, true), (1, false), (2, false)] {
             let found = peak(&path, threads, mmap);

@@ -23,6 +23,10 @@ pub fn write(bytes: &[u8], target: Option<&Path>) -> Result<()> {
 /// Refuses a target that the checkpoint was read from: inputs are never written.
 pub fn refuse_input(target: Option<&Path>, checkpoint: &Checkpoint) -> Result<()> {
     let Some(target) = target else { return Ok(()) };
+    // Said before the work, not after it.
+    if target.parent().is_some_and(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
+        bail!("--output {} lies in a directory that does not exist.", target.display());
+    }
     let resolved = target.canonicalize();
     let same = |path: &Path| match (&resolved, path.canonicalize()) {
         (Ok(a), Ok(b)) => *a == b,

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::index::Index;
-use super::{OpenOptions, hub};
+use super::{FORMATS, Format, OpenOptions, hub};
 use crate::error::{Error, Result, shown};
 use crate::text::{natural_cmp, printable};
 
-const INDEX_SUFFIX: &str = ".safetensors.index.json";
-const SUFFIX: &str = ".safetensors";
+/// What the index of a sharded checkpoint adds to the usual name of the file.
+const INDEX_SUFFIX: &str = ".index.json";
 
 /// The files of one checkpoint.
 #[derive(Debug)]
@@ -54,25 +54,39 @@ fn in_cache(path: &Path, text: &str, options: &OpenOptions) -> Result<Located> {
     Ok(located)
 }
 
-/// Chooses in a directory: an index, then `model.safetensors`, then the only other file.
+/// Chooses in a directory, format after format: the index, the usual file, the only other file.
 fn in_directory(directory: &Path) -> Result<Located> {
     let names = file_names(directory)?;
-    let has = |name: &str| names.iter().any(|n| n == name);
-    if has("model_index.json") {
+    if names.iter().any(|name| name == "model_index.json") {
         return Err(several_models(directory));
     }
-    let indexes: Vec<&String> = names.iter().filter(|n| n.ends_with(INDEX_SUFFIX)).collect();
-    if has("model.safetensors.index.json") {
-        return sharded(directory, directory.join("model.safetensors.index.json"));
+    for format in FORMATS {
+        if let Some(located) = of_format(directory, &names, *format)? {
+            return Ok(located);
+        }
     }
-    if has("model.safetensors") {
-        return Ok(single(directory, "model.safetensors"));
+    Err(nothing_readable(directory, &names))
+}
+
+/// The checkpoint of one format in a directory with these files, if there is one.
+fn of_format(directory: &Path, names: &[String], format: &dyn Format) -> Result<Option<Located>> {
+    let has = |name: &str| names.iter().any(|n| n == name);
+    let usual = format.usual_name();
+    let usual_index = format!("{usual}{INDEX_SUFFIX}");
+    if has(&usual_index) {
+        return sharded(directory, directory.join(usual_index)).map(Some);
     }
-    let weights: Vec<&String> = names.iter().filter(|n| n.ends_with(SUFFIX)).collect();
+    if has(usual) {
+        return Ok(Some(single(directory, usual)));
+    }
+    let ends =
+        |name: &&String, tail: &str| format.suffixes().iter().any(|s| name.ends_with(&format!("{s}{tail}")));
+    let indexes: Vec<&String> = names.iter().filter(|n| ends(n, INDEX_SUFFIX)).collect();
+    let weights: Vec<&String> = names.iter().filter(|n| ends(n, "")).collect();
     match (indexes.as_slice(), weights.as_slice()) {
-        ([index], _) => sharded(directory, directory.join(index)),
-        ([], [only]) => Ok(single(directory, only)),
-        ([], []) => Err(nothing_readable(directory, &names)),
+        ([index], _) => sharded(directory, directory.join(index)).map(Some),
+        ([], [only]) => Ok(Some(single(directory, only))),
+        ([], []) => Ok(None),
         _ => Err(Error::NoCheckpoint {
             path: directory.to_path_buf(),
             reason: format!(
@@ -81,6 +95,11 @@ fn in_directory(directory: &Path) -> Result<Located> {
             ),
         }),
     }
+}
+
+/// Whether a file's name is that of some format.
+fn is_readable(name: &str) -> bool {
+    FORMATS.iter().flat_map(|format| format.suffixes()).any(|suffix| name.ends_with(suffix))
 }
 
 fn single(directory: &Path, name: &str) -> Located {
@@ -132,7 +151,7 @@ fn several_models(directory: &Path) -> Error {
     let with_weights = |name: &String| {
         let inside = directory.join(name);
         let files = if inside.is_dir() { file_names(&inside) } else { Ok(Vec::new()) };
-        files.is_ok_and(|files| files.iter().any(|f| f.ends_with(SUFFIX)))
+        files.is_ok_and(|files| files.iter().any(|f| is_readable(f)))
     };
     let names = file_names(directory).unwrap_or_default();
     let models: Vec<String> = names
@@ -141,7 +160,7 @@ fn several_models(directory: &Path) -> Error {
         .map(|name| directory.join(name).to_string_lossy().into_owned())
         .collect();
     let reason = match models.as_slice() {
-        [] => "it holds several models (model_index.json), none of them as safetensors.".to_owned(),
+        [] => "it holds several models (model_index.json), none of them in a format that is read.".to_owned(),
         _ => format!(
             "it holds several models (model_index.json); name one of them: {}.",
             list(models.iter().map(String::as_str))

@@ -33,6 +33,12 @@ pub trait Format: Sync {
     /// The format's name in reports.
     fn name(&self) -> &'static str;
 
+    /// The name that a checkpoint directory usually gives its file: `model.safetensors`.
+    fn usual_name(&self) -> &'static str;
+
+    /// The endings of the names of such files, with their dots.
+    fn suffixes(&self) -> &'static [&'static str];
+
     /// Whether a file is of this format, by its first bytes (up to 512) before its name.
     fn recognises(&self, head: &[u8], path: &Path) -> bool;
 

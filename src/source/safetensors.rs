@@ -29,6 +29,14 @@ impl Format for Safetensors {
         "safetensors"
     }
 
+    fn usual_name(&self) -> &'static str {
+        "model.safetensors"
+    }
+
+    fn suffixes(&self) -> &'static [&'static str] {
+        &[".safetensors"]
+    }
+
     fn recognises(&self, head: &[u8], path: &Path) -> bool {
         let by_name = path.extension().is_some_and(|e| e == "safetensors");
         // By its name alone a damaged file is still taken, for the reader to say what is wrong.

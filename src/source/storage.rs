@@ -145,7 +145,7 @@ fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> std::io
         if count == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
-        buffer = buffer.get_mut(count..).unwrap_or_default();
+        buffer = std::mem::take(&mut buffer).get_mut(count..).unwrap_or_default();
         offset += count as u64;
     }
     Ok(())
