@@ -107,6 +107,28 @@ fn numbers_at_every_scale() {
     }
 }
 
+/// One position of a kernel so small that its squares are hardly numbers, beside an ordinary one:
+/// its eigenvalues count as zero, and nothing else changes.
+#[test]
+fn a_vanishing_slice_of_a_convolution() {
+    let kernel = |tiny: f64| {
+        let value = |i: usize| ((i * 7919) % 1013) as f64 / 1013.0 - 0.5;
+        let data: Vec<u8> =
+            (0..16 * 12).flat_map(|i| [value(i) * tiny, value(i + 500)]).flat_map(f64::to_le_bytes).collect();
+        report(&[("conv.weight", Dtype::F64, &[16, 12, 2], &data)], &select(Selection::default())).matrices[0]
+            .clone()
+    };
+    let none = kernel(0.0);
+    for tiny in [1e-120, 1e-155, 1e-160, 1e-162, 1e-300] {
+        let found = kernel(tiny);
+        assert_eq!(found.status, none.status, "{tiny:e}");
+        for metric in ["spectral_norm", "stable_rank", "effective_rank"] {
+            let (a, b) = (found.metric(metric).unwrap(), none.metric(metric).unwrap());
+            assert!((a - b).abs() <= 1e-12 * b, "{metric} with {tiny:e}: {a} against {b}");
+        }
+    }
+}
+
 /// A checkpoint of nothing else: the gate says why it cannot decide, and what to do about it.
 #[test]
 fn a_gate_on_what_cannot_be_read_says_why() {

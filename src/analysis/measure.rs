@@ -170,14 +170,9 @@ fn without_spectrum(found: &Survey, warnings: &mut Vec<String>) -> Option<Outcom
     Some(zero)
 }
 
-/// The power of two that brings the largest element near 1, where squares would leave the range.
+/// What the elements are multiplied by: 1 unless their squares would leave the range.
 fn factor_for(max_abs: f64) -> f64 {
-    if (1e-90..1e90).contains(&max_abs) {
-        return 1.0;
-    }
-    // Clamped so that the factor and its inverse are normal numbers, for subnormal elements, too.
-    let exponent = max_abs.log2().floor().clamp(-1000.0, 1000.0);
-    (-exponent).exp2()
+    if (1e-90..1e90).contains(&max_abs) { 1.0 } else { spectrum::power_of_two_for(max_abs) }
 }
 
 /// Applies the eigenvalues' scale, and remembers what the elements were multiplied by.

@@ -7,7 +7,8 @@ use faer::linalg::svd::bidiag;
 use faer::{Mat, MatMut, Par, Spec};
 
 use super::{
-    Dense, Engine, NoConvergence, Parallelism, bidiagonal_singular_values, tridiagonal_eigenvalues, two_stage,
+    Dense, Engine, NoConvergence, Parallelism, bidiagonal_singular_values, power_of_two_for,
+    tridiagonal_eigenvalues, two_stage,
 };
 
 /// From this size on the reduction in two stages is faster, on one thread and on several (measured:
@@ -74,7 +75,7 @@ impl Engine for FaerEngine {
 /// A power of two that keeps the squares of the elements in range; 1 for all but extreme matrices.
 fn scale_for(matrix: &Dense) -> f64 {
     let largest = matrix.data.iter().fold(0.0, |max: f64, value| max.max(value.abs()));
-    if largest == 0.0 || (1e-100..1e100).contains(&largest) { 1.0 } else { (-largest.log2().floor()).exp2() }
+    if (1e-100..1e100).contains(&largest) { 1.0 } else { power_of_two_for(largest) }
 }
 
 /// Householder reduction to tridiagonal form, in place, so that the matrix is all the memory that is

@@ -184,7 +184,7 @@ pub struct Spectrum {
     /// λ_1 ≤ … ≤ λ_n, none negative; of W / [`unit`](Self::unit).
     pub eigenvalues: Vec<f64>,
     /// A power of two that the matrix was divided by, so that squares neither overflow nor vanish:
-    /// 1 unless the elements are beyond 1e±100. True singular values are √λ · unit.
+    /// 1 for all but extreme elements. True singular values are √λ · unit.
     pub unit: f64,
     /// Estimated absolute error of every eigenvalue; see [`gram_error`].
     pub error: f64,
@@ -251,6 +251,12 @@ fn in_range(product: &Dense) -> bool {
     let diagonal = || product.data.iter().step_by(product.rows + 1);
     let largest = diagonal().fold(0.0, |max: f64, v| max.max(*v));
     diagonal().all(|v| v.is_finite()) && (1e-200..1e200).contains(&largest)
+}
+
+/// The power of two that brings numbers of this size near 1. It is clamped so that itself and its
+/// inverse are normal numbers, for subnormal ones, too; of zero it is 1.
+pub fn power_of_two_for(largest: f64) -> f64 {
+    if largest == 0.0 { 1.0 } else { (-largest.log2().floor().clamp(-1000.0, 1000.0)).exp2() }
 }
 
 /// Multiplications and additions of the Gram path, for progress and for scheduling:

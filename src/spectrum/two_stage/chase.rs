@@ -41,16 +41,17 @@ impl Banded {
     /// Runs all sweeps; returns the diagonal, and what is left beside it.
     pub fn tridiagonalise(mut self) -> (Vec<f64>, Vec<f64>) {
         let (n, b) = (self.n, self.bandwidth);
+        // A band of one subdiagonal is tridiagonal, and the last two columns have nothing to eliminate.
         let sweeps = if b > 1 { n.saturating_sub(2) } else { 0 };
         let shape = Shape { n, b };
         let mut reflectors = vec![0.0; sweeps * (b + 1)];
-        // The last step of the last sweep is the first of its own: nothing is below it.
-        let steps = if sweeps > 0 { LAG * (sweeps - 1) + shape.steps(sweeps - 1) } else { 0 };
-        for time in 0..steps.max(shape.steps(0)) * usize::from(sweeps > 0) {
+        // A later sweep starts LAG steps later and is hardly shorter: the last one ends last.
+        let times = sweeps.checked_sub(1).map_or(0, |last| LAG * last + shape.steps(last));
+        for time in 0..times {
             // Sweep s is at step time − LAG·s, and is over after its last step.
             let newest = (time / LAG).min(sweeps - 1);
-            let oldest = (0..=newest).rev().take_while(|s| time - LAG * s < shape.steps(*s)).last();
-            let Some(oldest) = oldest else { continue };
+            let under_way = (0..=newest).rev().take_while(|s| time - LAG * s < shape.steps(*s));
+            let oldest = newest + 1 - under_way.count();
             let front = Front { shape, time, first: oldest };
             let states = &mut reflectors[oldest * (b + 1)..(newest + 1) * (b + 1)];
             front.advance(&mut self.data, 0, states);
