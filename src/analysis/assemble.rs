@@ -155,7 +155,7 @@ fn matrix_rows(
             role: matrix.role.name(),
             rows: matrix.rows(),
             cols: matrix.cols(),
-            dtype: matrix.dtype.name(),
+            dtype: tensor.stored_as(),
             eigenvalues: matrix.eigenvalues(),
             tail: outcome.tail,
             scheduled: *scheduled,
@@ -239,7 +239,13 @@ fn skipped(checkpoint: &Checkpoint, layout: &Layout, surveys: &[Survey]) -> Vec<
             warnings: survey.describe().into_iter().collect(),
         })
     };
-    layout.plan.skipped.iter().zip(surveys).filter_map(row).collect()
+    let left_out = checkpoint.left_out().iter().map(|part| report::Skipped {
+        name: part.name.clone(),
+        aliases: Vec::new(),
+        reason: part.reason.clone(),
+        warnings: Vec::new(),
+    });
+    layout.plan.skipped.iter().zip(surveys).filter_map(row).chain(left_out).collect()
 }
 
 pub(super) fn describe(checkpoint: &Checkpoint, layout: &Layout) -> report::Checkpoint {

@@ -44,10 +44,10 @@ pub fn inventory(checkpoint: &Checkpoint, settings: &Settings) -> Result<Invento
         let block = layout.naming.block_of(&tensor.name);
         InventoryRow {
             name: tensor.name.clone(),
-            dtype: tensor.dtype.name(),
+            dtype: tensor.stored_as(),
             shape: tensor.shape.clone(),
-            bytes: tensor.bytes.end - tensor.bytes.start,
-            file: checkpoint.files().get(tensor.file).map_or(String::new(), |f| f.name().to_owned()),
+            bytes: tensor.stored_bytes(),
+            file: checkpoint.files().get(tensor.file()).map_or(String::new(), |f| f.name().to_owned()),
             stack: block.as_ref().map(|b| b.stack.clone()),
             block: block.map(|b| b.name),
             analysed,

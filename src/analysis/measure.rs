@@ -47,16 +47,12 @@ pub(super) fn outcome(
     engine: &dyn Engine,
     settings: &Settings,
 ) -> Result<Outcome> {
-    let size = match matrix.dtype {
-        // A complex number is laid out as two F32.
-        Dtype::C64 => 4,
-        dtype => dtype.bits() / 8,
-    };
+    // A complex number is laid out as two F32.
     let width = if matrix.dtype == Dtype::C64 { 2 } else { 1 };
     let span = matrix.layout.span(matrix.pooled * width);
-    let part = (span.start * size) as u64..(span.end * size) as u64;
-    let bytes = checkpoint.read(tensor, part)?;
-    let source = Source { bytes: &bytes, first: span.start, matrix, width };
+    let first = span.start / width;
+    let bytes = checkpoint.read(tensor, first..span.end.div_ceil(width))?;
+    let source = Source { bytes: &bytes, first: first * width, matrix, width };
     let mut warnings = Vec::new();
     if matrix.unsplit {
         warnings.push("fused-not-split".to_owned());
@@ -92,17 +88,20 @@ pub(super) fn outcome(
 /// Those of reading.
 pub(super) fn look_over(checkpoint: &Checkpoint, tensor: &Tensor) -> Result<Survey> {
     const CHUNK: usize = 1 << 16;
-    let (size, count) = match tensor.dtype.kind() {
-        Kind::Real => (tensor.dtype.bits() / 8, tensor.elements),
-        Kind::Complex => (tensor.dtype.bits() / 16, 2 * tensor.elements),
+    // A complex number is decoded as two reals.
+    let width = match tensor.dtype.kind() {
+        Kind::Real => 1,
+        Kind::Complex => 2,
         _ => return Ok(Survey::default()),
     };
-    let mut buffer = vec![0.0; CHUNK.min(count)];
+    let count = tensor.elements;
+    let chunk = CHUNK.next_multiple_of(tensor.granule());
+    let mut buffer = vec![0.0; width * chunk.min(count)];
     let mut found = Survey::default();
-    for start in (0..count).step_by(CHUNK) {
-        let end = count.min(start + CHUNK);
-        let bytes = checkpoint.read(tensor, (start * size) as u64..(end * size) as u64)?;
-        let Some(values) = buffer.get_mut(..end - start) else { break };
+    for start in (0..count).step_by(chunk) {
+        let end = count.min(start + chunk);
+        let bytes = checkpoint.read(tensor, start..end)?;
+        let Some(values) = buffer.get_mut(..width * (end - start)) else { break };
         decode(tensor.dtype, &bytes, 0, 1, values);
         found = found.merge(survey(values));
     }

@@ -11,6 +11,7 @@ mod rows;
 mod schema;
 mod table;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -187,7 +188,7 @@ pub struct Matrix {
     pub role: &'static str,
     pub rows: usize,
     pub cols: usize,
-    pub dtype: &'static str,
+    pub dtype: Cow<'static, str>,
     pub eigenvalues: usize,
     pub tail: Option<usize>,
     pub scheduled: bool,
@@ -247,7 +248,7 @@ pub struct Inventory {
 #[allow(missing_docs)]
 pub struct InventoryRow {
     pub name: String,
-    pub dtype: &'static str,
+    pub dtype: Cow<'static, str>,
     pub shape: Vec<usize>,
     pub bytes: u64,
     pub file: String,

@@ -102,7 +102,7 @@ pub(super) fn inventory_grid(inventory: &Inventory) -> Grid {
     let row = |tensor: &InventoryRow| {
         vec![
             printable(&tensor.name).into_owned(),
-            tensor.dtype.to_owned(),
+            tensor.dtype.clone().into_owned(),
             shape(&tensor.shape),
             tensor.block.as_deref().map_or_else(|| "–".to_owned(), |b| printable(b).into_owned()),
             printable(&tensor.analysed).into_owned(),

@@ -5,6 +5,7 @@
 //! one file with an implementation of that trait and one line in [`FORMATS`].
 
 mod config;
+mod files;
 mod hub;
 mod index;
 mod json;
@@ -18,11 +19,12 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 pub use config::ModelConfig;
+pub use files::Files;
 pub use safetensors::Safetensors;
 pub use storage::Storage;
 
 use crate::error::{Error, Result};
-use crate::tensors::{Dtype, Tensor};
+use crate::tensors::Tensor;
 use crate::text::{natural_cmp, printable};
 
 /// Every format that can be read, in the order in which they are tried.
@@ -42,29 +44,32 @@ pub trait Format: Sync {
     /// Whether a file is of this format, by its first bytes (up to 512) before its name.
     fn recognises(&self, head: &[u8], path: &Path) -> bool;
 
-    /// Lists the tensors of a file. Every range and every shape must be checked here: the later
-    /// stages rely on `bytes` lying within the file and on `elements` being the shape's product.
+    /// Lists what a file holds. Every range and every shape must be checked here: the later stages
+    /// rely on the bytes lying within the file and on `elements` being the shape's product.
     ///
     /// # Errors
     /// [`Error::Malformed`] with the broken rule, or [`Error::Io`].
-    fn tensors(&self, file: &Storage) -> Result<Vec<TensorEntry>>;
+    fn contents(&self, files: &mut Files, file: usize, options: &OpenOptions) -> Result<Contents>;
 }
 
-/// A tensor as a [`Format`] finds it in one file.
-#[derive(Clone, Debug)]
-pub struct TensorEntry {
-    /// The name in the file.
+/// What a [`Format`] finds in one file.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// The tensors.
+    pub tensors: Vec<Tensor>,
+    /// The model's configuration, where the file itself carries one.
+    pub config: Option<ModelConfig>,
+    /// What is recognised and is no weight of the model (an optimizer's state, say).
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A part of a file that is no weight of the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its name in the file.
     pub name: String,
-    /// The element type.
-    pub dtype: Dtype,
-    /// The shape, outermost dimension first.
-    pub shape: Vec<usize>,
-    /// The product of the shape.
-    pub elements: usize,
-    /// Where the row-major elements lie in the file.
-    pub bytes: Range<u64>,
-    /// Other names of the same bytes.
-    pub aliases: Vec<String>,
+    /// Why it is left out.
+    pub reason: String,
 }
 
 /// How to open a checkpoint.
@@ -91,10 +96,11 @@ pub struct Checkpoint {
     format: &'static str,
     revision: Option<String>,
     config: Option<ModelConfig>,
-    files: Vec<Storage>,
+    files: Files,
     /// Files beside the weights that were read: the index, `config.json`.
     companions: Vec<PathBuf>,
     tensors: Vec<Tensor>,
+    left_out: Vec<LeftOut>,
 }
 
 impl Checkpoint {
@@ -105,32 +111,26 @@ impl Checkpoint {
     /// Any [`Error`] of the reading stages; nothing of a checkpoint with an error is used.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
         let located = locate::locate(path, options)?;
-        let mut files = Vec::with_capacity(located.files.len());
-        let mut tensors: Vec<Tensor> = Vec::new();
+        let mut files = Files::new(options.mmap);
+        let mut found = Contents::default();
         let mut format = None;
-        for (number, file) in located.files.iter().enumerate() {
-            let storage = Storage::open(file, options.mmap)?;
-            let reader = recognise(&storage)?;
+        for path in &located.files {
+            let file = files.open(path)?;
+            let reader = recognise(files.get(file)?)?;
             format = format.or(Some(reader.name()));
-            let entries = reader.tensors(&storage)?;
-            tensors.extend(entries.into_iter().map(|entry| Tensor {
-                name: entry.name,
-                dtype: entry.dtype,
-                shape: entry.shape,
-                elements: entry.elements,
-                file: number,
-                bytes: entry.bytes,
-                aliases: entry.aliases,
-            }));
-            files.push(storage);
+            let contents = reader.contents(&mut files, file, options)?;
+            found.tensors.extend(contents.tensors);
+            found.left_out.extend(contents.left_out);
+            found.config = found.config.or(contents.config);
         }
+        let Contents { mut tensors, config, left_out } = found;
         if let Some((path, index)) = &located.index {
             let found: BTreeSet<(&str, &str)> =
-                tensors.iter().filter_map(|t| Some((t.name.as_str(), files.get(t.file)?.name()))).collect();
+                tensors.iter().map(|t| (t.name.as_str(), files.name(t.file()))).collect();
             index.check(path, &found)?;
         }
         refuse_duplicates(&tensors, &files)?;
-        if let (true, Some(file)) = (tensors.is_empty(), files.first()) {
+        if let (true, Some(file)) = (tensors.is_empty(), files.all().first()) {
             return Err(Error::NoCheckpoint {
                 path: file.path().to_path_buf(),
                 reason: "it holds no tensors.".to_owned(),
@@ -140,7 +140,7 @@ impl Checkpoint {
         let index = located.index.into_iter().map(|(path, _)| path);
         let config_path = located.directory.as_ref().map(|directory| directory.join(ModelConfig::FILE));
         let companions = index.chain(config_path).collect();
-        let config = match &located.directory {
+        let beside = match &located.directory {
             Some(directory) => ModelConfig::read(directory)?,
             None => None,
         };
@@ -148,10 +148,11 @@ impl Checkpoint {
             path: path.to_string_lossy().into_owned(),
             format: format.unwrap_or("unknown"),
             revision: located.revision,
-            config,
+            config: beside.or(config),
             files,
             companions,
             tensors,
+            left_out,
         })
     }
 
@@ -177,12 +178,12 @@ impl Checkpoint {
 
     /// Its files, in the order of their names.
     pub fn files(&self) -> &[Storage] {
-        &self.files
+        self.files.all()
     }
 
     /// Every path that it was read from, the weights first.
     pub fn inputs(&self) -> impl Iterator<Item = &Path> {
-        self.files.iter().map(Storage::path).chain(self.companions.iter().map(PathBuf::as_path))
+        self.files().iter().map(Storage::path).chain(self.companions.iter().map(PathBuf::as_path))
     }
 
     /// Its tensors, in the natural order of their names.
@@ -190,21 +191,17 @@ impl Checkpoint {
         &self.tensors
     }
 
-    /// A part of a tensor's bytes, counted from the tensor's start.
+    /// What its files hold beside the tensors of the model.
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
+    }
+
+    /// Some elements of a tensor; see [`Tensor::read`].
     ///
     /// # Errors
     /// [`Error::Changed`] where the file no longer holds them, [`Error::Io`].
-    pub fn read(&self, tensor: &Tensor, part: Range<u64>) -> Result<Cow<'_, [u8]>> {
-        let gone = || {
-            Error::NotFound(format!("the tensor `{}` is not in this checkpoint.", printable(&tensor.name)))
-        };
-        let file = self.files.get(tensor.file).ok_or_else(gone)?;
-        let start = tensor.bytes.start.checked_add(part.start).ok_or_else(gone)?;
-        let end = tensor.bytes.start.checked_add(part.end).ok_or_else(gone)?;
-        if end > tensor.bytes.end {
-            return Err(gone());
-        }
-        file.read(start..end)
+    pub fn read(&self, tensor: &Tensor, elements: Range<usize>) -> Result<Cow<'_, [u8]>> {
+        tensor.read(&self.files, elements)
     }
 
     /// Checks that no file changed since it was opened.
@@ -212,7 +209,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Changed`] with the first file that did.
     pub fn verify_unchanged(&self) -> Result<()> {
-        self.files.iter().try_for_each(Storage::verify_unchanged)
+        self.files().iter().try_for_each(Storage::verify_unchanged)
     }
 }
 
@@ -249,19 +246,18 @@ fn foreign(head: &[u8]) -> Option<&'static str> {
 }
 
 /// The same name in two shards would make every later stage ambiguous.
-fn refuse_duplicates(tensors: &[Tensor], files: &[Storage]) -> Result<()> {
+fn refuse_duplicates(tensors: &[Tensor], files: &Files) -> Result<()> {
     let mut seen: HashMap<&str, usize> = HashMap::with_capacity(tensors.len());
     for tensor in tensors {
-        if let Some(first) = seen.insert(&tensor.name, tensor.file) {
-            let name = |file: usize| files.get(file).map_or("", Storage::name);
+        if let Some(first) = seen.insert(&tensor.name, tensor.file()) {
             return Err(Error::Malformed {
-                path: files.get(tensor.file).map(|f| f.path().to_path_buf()).unwrap_or_default(),
+                path: files.get(tensor.file())?.path().to_path_buf(),
                 format: "checkpoint",
                 reason: format!(
                     "the tensor `{}` is in `{}` and in `{}`",
                     printable(&tensor.name),
-                    printable(name(first)),
-                    printable(name(tensor.file))
+                    printable(files.name(first)),
+                    printable(files.name(tensor.file()))
                 ),
             });
         }

@@ -4,6 +4,7 @@
 //! counts that overflow), and wants the whole file as one slice; so the header is checked here,
 //! rule by rule, with the crate's [`safetensors::Dtype`] for the names and sizes of the types.
 
+use std::ops::Range;
 use std::path::Path;
 
 use safetensors::Dtype as Stored;
@@ -11,9 +12,9 @@ use serde::Deserialize;
 use serde::de::MapAccess;
 
 use super::json::{Entries, Keyed};
-use super::{Format, Storage, TensorEntry};
+use super::{Contents, Files, Format, OpenOptions, Storage};
 use crate::error::{Error, Result};
-use crate::tensors::Dtype;
+use crate::tensors::{Content, Dtype, Tensor};
 use crate::text::printable;
 
 /// The bytes before the header: its length as a little-endian u64.
@@ -43,14 +44,33 @@ impl Format for Safetensors {
         head.get(8) == Some(&b'{') || by_name && super::foreign(head).is_none()
     }
 
-    fn tensors(&self, file: &Storage) -> Result<Vec<TensorEntry>> {
-        read_header(file).map_err(|problem| match problem {
+    fn contents(&self, files: &mut Files, file: usize, _: &OpenOptions) -> Result<Contents> {
+        let storage = files.get(file)?;
+        let entries = read_header(storage).map_err(|problem| match problem {
             Problem::Read(error) => error,
             Problem::Rule(reason) => {
-                Error::Malformed { path: file.path().to_path_buf(), format: "safetensors", reason }
+                Error::Malformed { path: storage.path().to_path_buf(), format: "safetensors", reason }
             }
-        })
+        })?;
+        let tensor = |entry: Placed| Tensor {
+            name: entry.name,
+            dtype: entry.dtype,
+            shape: entry.shape,
+            elements: entry.elements,
+            content: Content::Stored { file, bytes: entry.bytes },
+            aliases: Vec::new(),
+        };
+        Ok(Contents { tensors: entries.into_iter().map(tensor).collect(), ..Contents::default() })
     }
+}
+
+/// A tensor and the place that the header gives it, counted from the file's start.
+struct Placed {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    elements: usize,
+    bytes: Range<u64>,
 }
 
 /// A tensor's entry in the header, as it stands there.
@@ -94,7 +114,7 @@ fn rule<T>(reason: impl Into<String>) -> std::result::Result<T, Problem> {
     Err(Problem::Rule(reason.into()))
 }
 
-fn read_header(file: &Storage) -> std::result::Result<Vec<TensorEntry>, Problem> {
+fn read_header(file: &Storage) -> std::result::Result<Vec<Placed>, Problem> {
     if file.len() < PREFIX {
         return rule(format!("the file is {} bytes long, too short for a header", file.len()));
     }
@@ -128,7 +148,7 @@ fn check_entries(
     entries: Vec<(String, Item)>,
     data_start: u64,
     file_len: u64,
-) -> std::result::Result<Vec<TensorEntry>, Problem> {
+) -> std::result::Result<Vec<Placed>, Problem> {
     let data_len = file_len - data_start;
     let mut tensors = Vec::with_capacity(entries.len());
     for (name, item) in entries {
@@ -151,14 +171,7 @@ fn check_entries(
                 entry.dtype
             ));
         };
-        tensors.push(TensorEntry {
-            name,
-            dtype,
-            shape,
-            elements,
-            bytes: data_start + start..data_start + end,
-            aliases: Vec::new(),
-        });
+        tensors.push(Placed { name, dtype, shape, elements, bytes: data_start + start..data_start + end });
     }
     check_layout(&mut tensors, data_start, file_len)?;
     Ok(tensors)
@@ -187,11 +200,7 @@ fn checked_shape(
 }
 
 /// The data must be covered from end to end, without a gap and without overlap.
-fn check_layout(
-    tensors: &mut [TensorEntry],
-    data_start: u64,
-    file_len: u64,
-) -> std::result::Result<(), Problem> {
+fn check_layout(tensors: &mut [Placed], data_start: u64, file_len: u64) -> std::result::Result<(), Problem> {
     tensors.sort_by_key(|tensor| (tensor.bytes.start, tensor.bytes.end));
     let mut covered = data_start;
     for tensor in tensors.iter() {

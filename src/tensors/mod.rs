@@ -1,12 +1,18 @@
 //! Second stage: what the file holds, named and typed, and how its bytes become numbers.
 //!
-//! A [`Tensor`] is a name, a type, a shape and a byte range that its format's reader has already
-//! checked against the file. Nothing here knows how a file is laid out or what a weight is for.
+//! A [`Tensor`] is a name, a type, a shape and a [`Content`]: a byte range that its format's reader
+//! has already checked against the file, or an [`Encoding`] that computes the elements from such
+//! ranges. Nothing here knows how a file is laid out or what a weight is for.
 
 mod decode;
 mod float8;
 
+use std::borrow::Cow;
+use std::fmt::Debug;
 use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::Result;
 
 pub use decode::{Survey, decode, survey};
 
@@ -123,26 +129,128 @@ impl Dtype {
     }
 }
 
+/// Bytes of a checkpoint's files, by checked range.
+pub trait Bytes: Sync {
+    /// The bytes of a range of a file, by the file's number.
+    ///
+    /// # Errors
+    /// [`crate::Error::Changed`] where the file does not, or no longer, hold them;
+    /// [`crate::Error::Io`].
+    fn bytes(&self, file: usize, range: Range<u64>) -> Result<Cow<'_, [u8]>>;
+}
+
+/// Elements that do not stand in a file as they are: quantised ones, views with strides, sums of a
+/// weight and its adapters. They are computed when a matrix is measured, never all at once.
+pub trait Encoding: Debug + Send + Sync {
+    /// What reports call the stored form: `Q4_K`, `GPTQ 4-bit`; the plain type's name for a view.
+    fn name(&self) -> Cow<'static, str>;
+
+    /// The file that holds the largest part of the bytes, by its number.
+    fn file(&self) -> usize;
+
+    /// Bytes in the files.
+    fn stored_bytes(&self) -> u64;
+
+    /// Elements that are decoded together, at least 1: who goes through a tensor piece by piece asks
+    /// for multiples of it.
+    fn granule(&self) -> usize {
+        1
+    }
+
+    /// The row-major elements of a range, as little-endian numbers of the tensor's `dtype`:
+    /// exactly `elements.len()` of them. The range lies within the tensor.
+    ///
+    /// # Errors
+    /// Those of [`Bytes::bytes`], and [`crate::Error::Malformed`] where the stored form turns out
+    /// to break its own rules.
+    fn decode(&self, files: &dyn Bytes, elements: Range<usize>) -> Result<Vec<u8>>;
+}
+
+/// Where the elements of a tensor come from.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// They lie in a file, row by row, in the tensor's type.
+    Stored {
+        /// Which of the checkpoint's files.
+        file: usize,
+        /// Where in that file; already checked against its length.
+        bytes: Range<u64>,
+    },
+    /// They are computed from what lies in the files.
+    Encoded(Arc<dyn Encoding>),
+}
+
 /// One tensor of a checkpoint, as its reader found it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Tensor {
     /// The name in the checkpoint, unescaped.
     pub name: String,
-    /// The element type.
+    /// The element type; of an encoded tensor, that of the decoded elements.
     pub dtype: Dtype,
-    /// The shape, outermost dimension first; the elements lie in row-major order.
+    /// The shape, outermost dimension first; the elements are in row-major order.
     pub shape: Vec<usize>,
     /// The number of elements: the product of the shape, already checked against overflow.
     pub elements: usize,
-    /// Which of the checkpoint's files holds the bytes.
-    pub file: usize,
-    /// Where in that file they lie; already checked against its length.
-    pub bytes: Range<u64>,
+    /// Where the elements come from.
+    pub content: Content,
     /// Other names of the same bytes (tied weights).
     pub aliases: Vec<String>,
 }
 
 impl Tensor {
+    /// The file that holds it, or the largest part of it.
+    pub fn file(&self) -> usize {
+        match &self.content {
+            Content::Stored { file, .. } => *file,
+            Content::Encoded(encoding) => encoding.file(),
+        }
+    }
+
+    /// Its bytes in the files.
+    pub fn stored_bytes(&self) -> u64 {
+        match &self.content {
+            Content::Stored { bytes, .. } => bytes.end - bytes.start,
+            Content::Encoded(encoding) => encoding.stored_bytes(),
+        }
+    }
+
+    /// What reports call the form in which it is stored: its type, or its encoding.
+    pub fn stored_as(&self) -> Cow<'static, str> {
+        match &self.content {
+            Content::Stored { .. } => Cow::Borrowed(self.dtype.name()),
+            Content::Encoded(encoding) => encoding.name(),
+        }
+    }
+
+    /// Elements that are best read together; see [`Encoding::granule`].
+    pub fn granule(&self) -> usize {
+        match &self.content {
+            Content::Stored { .. } => 1,
+            Content::Encoded(encoding) => encoding.granule().max(1),
+        }
+    }
+
+    /// Some of its elements, as little-endian numbers of its type, the first of them first.
+    ///
+    /// # Errors
+    /// [`crate::Error::Changed`] where the elements lie outside the tensor or its file, and those
+    /// of [`Encoding::decode`].
+    pub fn read<'a>(&self, files: &'a dyn Bytes, elements: Range<usize>) -> Result<Cow<'a, [u8]>> {
+        match &self.content {
+            Content::Stored { file, bytes } => {
+                let at = |element: usize| {
+                    let bits = element as u128 * self.dtype.bits() as u128;
+                    u64::try_from(bits / 8).unwrap_or(u64::MAX).saturating_add(bytes.start)
+                };
+                let range = at(elements.start)..at(elements.end);
+                // Beyond the tensor: an empty file range at an impossible place is refused there.
+                let range = if range.end > bytes.end { u64::MAX..u64::MAX } else { range };
+                files.bytes(*file, range)
+            }
+            Content::Encoded(encoding) => encoding.decode(files, elements).map(Cow::Owned),
+        }
+    }
+
     /// The last segment of the dotted name (`weight`), and the module that it belongs to: the
     /// segment before it, or itself where it is a parameter of its own (`in_proj_weight`).
     pub fn parameter_and_owner(&self) -> (&str, &str) {

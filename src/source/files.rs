@@ -1,0 +1,57 @@
+//! The open files of one checkpoint, by number.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::path::Path;
+
+use super::Storage;
+use crate::error::{Error, Result};
+use crate::tensors::Bytes;
+
+/// The files that the tensors of a checkpoint lie in.
+#[derive(Debug)]
+pub struct Files {
+    storages: Vec<Storage>,
+    mmap: bool,
+}
+
+impl Files {
+    /// None yet; `mmap` says whether they will be mapped.
+    pub(super) fn new(mmap: bool) -> Files {
+        Files { storages: Vec::new(), mmap }
+    }
+
+    /// Opens one more file and returns its number.
+    ///
+    /// # Errors
+    /// Those of [`Storage::open`].
+    pub fn open(&mut self, path: &Path) -> Result<usize> {
+        self.storages.push(Storage::open(path, self.mmap)?);
+        Ok(self.storages.len() - 1)
+    }
+
+    /// All of them, in the order of their numbers.
+    pub fn all(&self) -> &[Storage] {
+        &self.storages
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a number that was never given out.
+    pub fn get(&self, file: usize) -> Result<&Storage> {
+        let missing = || Error::NotFound(format!("the checkpoint has no file number {file}."));
+        self.storages.get(file).ok_or_else(missing)
+    }
+
+    /// The name of a file without its directory; empty for a number that was never given out.
+    pub fn name(&self, file: usize) -> &str {
+        self.storages.get(file).map_or("", Storage::name)
+    }
+}
+
+impl Bytes for Files {
+    fn bytes(&self, file: usize, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+        self.get(file)?.read(range)
+    }
+}
