@@ -34,7 +34,7 @@ pub mod spectrum;
 pub mod tensors;
 pub mod text;
 
-pub use analysis::{Granularity, Progress, Settings, Silent, analyze, inventory};
+pub use analysis::{Granularity, Progress, Settings, Silent, analyze, analyze_gated, inventory};
 pub use error::{Error, Result};
 pub use gate::Thresholds;
 pub use report::Report;

@@ -161,6 +161,9 @@ fn matrix_rows(
             scheduled: *scheduled,
             metrics: METRICS.iter().map(|m| m.name()).zip(outcome.metrics.iter().copied()).collect(),
             status: outcome.status,
+            precision: outcome.precision,
+            alpha_error: outcome.alpha_error,
+            eigenvalue_error: outcome.eigenvalue_error,
             warnings: outcome.warnings.clone(),
         })
     };

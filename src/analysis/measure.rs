@@ -3,15 +3,20 @@
 use crate::error::{Error, Result};
 use crate::matrices::{Matrix, View};
 use crate::metrics::{FitStatus, METRICS, Measured, largest_error, measure, tail};
+use crate::report::Precision;
 use crate::source::Checkpoint;
 use crate::spectrum::{self, ComplexEmbedding, Elements, Engine, Failure, Method, Spectrum};
 use crate::tensors::{Dtype, Kind, Survey, Tensor, decode, survey};
 
 use super::Settings;
 
-/// The largest relative error that the fast way may have in any number; beyond it the singular
+/// The largest relative error that the Gram matrix may cause in any number; beyond it the singular
 /// values of the matrix itself are computed.
 const TOLERANCE: f64 = 1e-9;
+/// The largest |Δalpha| that single precision may have; beyond it double precision is used.
+const FAST_TOLERANCE: f64 = 1e-4;
+/// Below this size double precision is about as fast, because of the search for what stands out.
+const FAST_FROM: usize = 256;
 
 /// What is known of a matrix after it was looked at.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +27,12 @@ pub(super) struct Outcome {
     pub tail: Option<usize>,
     /// `ok`, or why there is no alpha.
     pub status: &'static str,
+    /// How the spectrum was computed.
+    pub precision: Precision,
+    /// First-order bound of |Δalpha|.
+    pub alpha_error: Option<f64>,
+    /// Bound of |Δλ|, of W itself.
+    pub eigenvalue_error: Option<f64>,
     /// Numbers that exist but should not be relied on, and why.
     pub warnings: Vec<String>,
 }
@@ -46,6 +57,7 @@ pub(super) fn outcome(
     matrix: &Matrix,
     engine: &dyn Engine,
     settings: &Settings,
+    precision: Precision,
 ) -> Result<Outcome> {
     // A complex number is laid out as two F32.
     let width = if matrix.dtype == Dtype::C64 { 2 } else { 1 };
@@ -66,7 +78,15 @@ pub(super) fn outcome(
         spectrum::spectrum(engine, source.slices(factor), method, trusted)
             .map(|spectrum| finish(spectrum, matrix, factor))
     };
-    let (factor, fast) = match of(1.0, Method::Gram, false) {
+    if precision == Precision::Fast && matrix.rows().min(matrix.cols()) >= FAST_FROM {
+        // Whatever goes wrong in single precision is left to double precision to say.
+        if let Ok(spectrum) = of(1.0, Method::Single, false)
+            && let Some(outcome) = fast_numbers(&spectrum, matrix, settings, &warnings)
+        {
+            return Ok(outcome);
+        }
+    }
+    let (factor, gram) = match of(1.0, Method::Gram, false) {
         Ok(spectrum) => (1.0, spectrum),
         Err(Failure::OutOfRange) => {
             let found = source.survey();
@@ -78,7 +98,7 @@ pub(super) fn outcome(
         }
         Err(failure) => return Err(failed(failure)),
     };
-    numbers(fast, matrix, settings, warnings, || of(factor, Method::Svd, true).map_err(failed))
+    numbers(gram, matrix, settings, warnings, || of(factor, Method::Svd, true).map_err(failed))
 }
 
 /// Looks a tensor over that holds no matrix: NaN in an embedding or a norm is as bad as elsewhere.
@@ -108,29 +128,46 @@ pub(super) fn look_over(checkpoint: &Checkpoint, tensor: &Tensor) -> Result<Surv
     Ok(found)
 }
 
-/// Fits and measures; `exact` computes the slower spectrum where the fast one is not good enough.
+/// Fits and measures a spectrum in single precision; `None` where it is not good enough: a gate or
+/// a reader must be able to rely on alpha to 1e-4, and on every status.
+fn fast_numbers(
+    spectrum: &Spectrum,
+    matrix: &Matrix,
+    settings: &Settings,
+    warnings: &[String],
+) -> Option<Outcome> {
+    let fit = tail::fit_above(spectrum, &settings.estimator, settings.drop_below);
+    let decided = fit.status == FitStatus::Ok && !fit.start_uncertain && fit.alpha_error <= FAST_TOLERANCE;
+    // A number of the storage's own precision is none that single precision could judge.
+    let stored_finer = below_storage_precision(spectrum, &fit, matrix);
+    (decided && !stored_finer && matrix.eigenvalues() >= settings.min_eigenvalues)
+        .then(|| measured(spectrum, &fit, Precision::Fast, warnings.to_vec()))
+}
+
+/// Fits and measures; `exact` computes the slower spectrum where that of the Gram matrix is not
+/// good enough.
 fn numbers(
-    fast: Spectrum,
+    gram: Spectrum,
     matrix: &Matrix,
     settings: &Settings,
     mut warnings: Vec<String>,
     exact: impl FnOnce() -> Result<Spectrum>,
 ) -> Result<Outcome> {
     let fit_to = |spectrum: &Spectrum| tail::fit_above(spectrum, &settings.estimator, settings.drop_below);
-    let first = fit_to(&fast);
+    let first = fit_to(&gram);
     let undecided = match first.status {
         FitStatus::Ok => first.start_uncertain,
         FitStatus::TooFewEigenvalues => false,
         // Rank and flatness are decided among eigenvalues that the Gram matrix does not resolve.
         FitStatus::RankDeficientTail | FitStatus::FlatTail => true,
     };
-    let error = largest_error(&Measured { spectrum: &fast, fit: &first });
+    let error = largest_error(&Measured { spectrum: &gram, fit: &first });
     let (spectrum, mut fit) = if undecided || error > TOLERANCE {
         let spectrum = exact()?;
         let fit = fit_to(&spectrum);
         (spectrum, fit)
     } else {
-        (fast, first)
+        (gram, first)
     };
     if matrix.eigenvalues() < settings.min_eigenvalues {
         fit = tail::Fit::none(FitStatus::TooFewEigenvalues);
@@ -138,21 +175,39 @@ fn numbers(
     if below_storage_precision(&spectrum, &fit, matrix) {
         warnings.push("below-storage-precision".to_owned());
     }
+    Ok(measured(&spectrum, &fit, Precision::Exact, warnings))
+}
+
+fn measured(spectrum: &Spectrum, fit: &tail::Fit, precision: Precision, warnings: Vec<String>) -> Outcome {
     let status = match fit.status {
         FitStatus::Ok => status::OK,
         FitStatus::RankDeficientTail => status::RANK_DEFICIENT,
         FitStatus::FlatTail => status::FLAT,
         FitStatus::TooFewEigenvalues => status::TOO_FEW,
     };
-    let metrics = measure(&Measured { spectrum: &spectrum, fit: &fit });
-    let tail = fit.alpha.map(|_| fit.tail);
-    Ok(Outcome { metrics, tail, status, warnings })
+    let eigenvalue_error = spectrum.error * spectrum.unit * spectrum.unit;
+    Outcome {
+        metrics: measure(&Measured { spectrum, fit }),
+        tail: fit.alpha.map(|_| fit.tail),
+        status,
+        precision,
+        alpha_error: fit.alpha.map(|_| fit.alpha_error).filter(|error| error.is_finite()),
+        eigenvalue_error: Some(eigenvalue_error).filter(|error| error.is_finite()),
+        warnings,
+    }
 }
 
 /// Zero and non-finite matrices have a status in place of numbers.
 fn without_spectrum(found: &Survey, warnings: &mut Vec<String>) -> Option<Outcome> {
-    let nothing =
-        |status| Outcome { metrics: vec![None; METRICS.len()], tail: None, status, warnings: Vec::new() };
+    let nothing = |status| Outcome {
+        metrics: vec![None; METRICS.len()],
+        tail: None,
+        status,
+        precision: Precision::Exact,
+        alpha_error: None,
+        eigenvalue_error: None,
+        warnings: Vec::new(),
+    };
     if let Some(sentence) = found.describe() {
         warnings.push(sentence);
         return Some(Outcome { warnings: std::mem::take(warnings), ..nothing(status::NON_FINITE) });

@@ -15,11 +15,12 @@ pub use schedule::{Progress, Silent};
 pub use settings::{Granularity, Settings, engines};
 
 use crate::blocks::Naming;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::gate::Thresholds;
 use crate::matrices::{Matrix, Plan, Role, Skip, plan};
-use crate::report::Report;
+use crate::report::{Precision, Report};
 use crate::source::{Checkpoint, ModelConfig};
-use crate::spectrum::{Parallelism, flops};
+use crate::spectrum::{Engine, Parallelism, flops};
 use crate::tensors::{Dtype, Survey, Tensor};
 use schedule::Job;
 
@@ -41,39 +42,101 @@ use schedule::Job;
 /// # Ok::<(), evenkeel::Error>(())
 /// ```
 pub fn analyze(checkpoint: &Checkpoint, settings: &Settings, progress: &dyn Progress) -> Result<Report> {
+    analyze_gated(checkpoint, settings, &Thresholds::default(), progress)
+}
+
+/// As [`analyze`], and holds the report against thresholds. What was computed in single precision and
+/// leaves open whether a bound is kept is computed again, in double precision.
+///
+/// # Errors
+/// Those of [`analyze`] and of [`Thresholds::check`].
+pub fn analyze_gated(
+    checkpoint: &Checkpoint,
+    settings: &Settings,
+    thresholds: &Thresholds,
+    progress: &dyn Progress,
+) -> Result<Report> {
     settings.check()?;
     let engine = settings.engine()?;
     let layout = Layout::of(checkpoint, settings)?;
-    let matrices = &layout.plan.matrices;
-    let skipped = &layout.plan.skipped;
-    let tensor = |position: usize| checkpoint.tensors().get(position);
-    // First the matrices, then what is only looked over: one queue, so that no thread waits.
-    let glance = |skip: &Skip| Job {
-        work: tensor(skip.tensor).map_or(0.0, |t| t.elements as f64),
-        parallelism: Parallelism::Alone,
-    };
-    let jobs: Vec<Job> = matrices.iter().map(job).chain(skipped.iter().map(glance)).collect();
-    let results = schedule::run(&jobs, settings.threads, progress, |index| {
-        let matrix = matrices.get(index).and_then(|m| Some((m, tensor(m.tensor)?)));
-        if let Some((matrix, tensor)) = matrix {
-            let outcome = measure::outcome(checkpoint, tensor, matrix, engine.as_ref(), settings)?;
-            return Ok(Found::Matrix(outcome));
+    let run = Run { checkpoint, settings, engine: engine.as_ref(), plan: &layout.plan, progress };
+    let (mut outcomes, surveys) = run.everything()?;
+    let mut report = assemble::report(checkpoint, settings, &layout, &outcomes, &surveys);
+    let open = thresholds.undecided(&report);
+    if !open.is_empty() {
+        for (position, exact) in open.iter().zip(run.exactly(&open)?) {
+            if let Some(outcome) = outcomes.get_mut(*position) {
+                *outcome = exact;
+            }
         }
-        let skip = skipped.get(index - matrices.len()).filter(|skip| !skip.by_choice);
-        match skip.and_then(|skip| tensor(skip.tensor)) {
-            Some(tensor) => measure::look_over(checkpoint, tensor).map(Found::Skipped),
-            None => Ok(Found::Skipped(Survey::default())),
-        }
-    })?;
+        report = assemble::report(checkpoint, settings, &layout, &outcomes, &surveys);
+    }
     checkpoint.verify_unchanged()?;
-    let (mut outcomes, mut surveys) = (Vec::new(), Vec::new());
-    for result in results {
-        match result {
-            Found::Matrix(outcome) => outcomes.push(outcome),
-            Found::Skipped(survey) => surveys.push(survey),
+    report.gate = thresholds.check(&report)?;
+    Ok(report)
+}
+
+/// The part of an analysis that looks at elements.
+struct Run<'a> {
+    checkpoint: &'a Checkpoint,
+    settings: &'a Settings,
+    engine: &'a dyn Engine,
+    plan: &'a Plan,
+    progress: &'a dyn Progress,
+}
+
+impl Run<'_> {
+    /// First the matrices, then what is only looked over: one queue, so that no thread waits.
+    fn everything(&self) -> Result<(Vec<measure::Outcome>, Vec<Survey>)> {
+        let Plan { matrices, skipped } = self.plan;
+        let glance = |skip: &Skip| Job {
+            work: self.tensor(skip.tensor).map_or(0.0, |t| t.elements as f64),
+            parallelism: Parallelism::Alone,
+        };
+        let jobs: Vec<Job> = matrices.iter().map(job).chain(skipped.iter().map(glance)).collect();
+        let results = schedule::run(&jobs, self.settings.threads, self.progress, |index| {
+            match (matrices.get(index), skipped.get(index.saturating_sub(matrices.len()))) {
+                (Some(matrix), _) => self.outcome(matrix, self.settings.precision).map(Found::Matrix),
+                (None, Some(skip)) => self.look_over(skip).map(Found::Skipped),
+                (None, None) => Ok(Found::Skipped(Survey::default())),
+            }
+        })?;
+        let (mut outcomes, mut surveys) = (Vec::new(), Vec::new());
+        for result in results {
+            match result {
+                Found::Matrix(outcome) => outcomes.push(outcome),
+                Found::Skipped(survey) => surveys.push(survey),
+            }
+        }
+        Ok((outcomes, surveys))
+    }
+
+    /// The matrices at these positions in double precision, in that order.
+    fn exactly(&self, positions: &[usize]) -> Result<Vec<measure::Outcome>> {
+        let matrices: Vec<&Matrix> = positions.iter().filter_map(|p| self.plan.matrices.get(*p)).collect();
+        let jobs: Vec<Job> = matrices.iter().map(|matrix| job(matrix)).collect();
+        schedule::run(&jobs, self.settings.threads, self.progress, |index| {
+            let missing = || Error::NotFound(format!("there is no matrix number {index}."));
+            self.outcome(matrices.get(index).ok_or_else(missing)?, Precision::Exact)
+        })
+    }
+
+    fn outcome(&self, matrix: &Matrix, precision: Precision) -> Result<measure::Outcome> {
+        let missing = || Error::NotFound(format!("there is no tensor number {}.", matrix.tensor));
+        let tensor = self.tensor(matrix.tensor).ok_or_else(missing)?;
+        measure::outcome(self.checkpoint, tensor, matrix, self.engine, self.settings, precision)
+    }
+
+    fn look_over(&self, skip: &Skip) -> Result<Survey> {
+        match self.tensor(skip.tensor).filter(|_| !skip.by_choice) {
+            Some(tensor) => measure::look_over(self.checkpoint, tensor),
+            None => Ok(Survey::default()),
         }
     }
-    Ok(assemble::report(checkpoint, settings, &layout, &outcomes, &surveys))
+
+    fn tensor(&self, position: usize) -> Option<&Tensor> {
+        self.checkpoint.tensors().get(position)
+    }
 }
 
 /// What one job finds.

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::matrices::Selection;
 use crate::metrics::Estimator;
-use crate::report;
+use crate::report::{self, Precision};
 use crate::spectrum::{Engine, FaerEngine};
 
 /// What the across-block statistics are taken over.
@@ -44,6 +44,8 @@ pub struct Settings {
     pub selection: Selection,
     /// The engine's name; see [`engines`].
     pub engine: String,
+    /// Whether single precision may be used where its bound says that alpha is right to 1e-4.
+    pub precision: Precision,
     /// Worker threads; 0 takes what the machine (or its container) allows.
     pub threads: usize,
 }
@@ -59,6 +61,7 @@ impl Default for Settings {
             spectral_weights: false,
             selection: Selection::default(),
             engine: FaerEngine.name().to_owned(),
+            precision: Precision::Exact,
             threads: 0,
         }
     }
@@ -141,6 +144,7 @@ impl Settings {
             exclude: self.selection.exclude.clone(),
             block_pattern: self.block_pattern.clone(),
             engine: self.engine.clone(),
+            precision: self.precision,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
+use evenkeel::analyze_gated;
 use evenkeel::report::Gate;
 
 use super::args::AnalyzeOptions;
@@ -14,11 +15,10 @@ pub fn run(options: &AnalyzeOptions) -> Result<Verdict> {
     let checkpoint = options.input.open()?;
     output::refuse_input(options.destination.output.as_deref(), &checkpoint)?;
     let bar = Bar::new(options.quiet);
-    let report = evenkeel::analyze(&checkpoint, &settings, &bar);
+    // The gate comes before anything is written: one that cannot decide leaves nothing on stdout.
+    let report = analyze_gated(&checkpoint, &settings, &options.thresholds.resolve(), &bar);
     bar.clear();
-    let mut report = report?;
-    // Before anything is written: a gate that cannot decide leaves nothing on stdout.
-    report.gate = options.thresholds.resolve().check(&report)?;
+    let report = report?;
     let exporter = options.destination.exporter()?;
     let target = options.destination.output.as_deref();
     let rendered = exporter.report(&report, options.per())?;

@@ -85,6 +85,9 @@ impl Serialize for Matrix {
             map.serialize_entry(name, value)?;
         }
         map.serialize_entry("status", &self.status)?;
+        map.serialize_entry("precision", &self.precision)?;
+        map.serialize_entry("alpha_error", &self.alpha_error)?;
+        map.serialize_entry("eigenvalue_error", &self.eigenvalue_error)?;
         map.serialize_entry("warnings", &self.warnings)?;
         map.end()
     }

@@ -133,6 +133,7 @@ pub struct Settings {
     pub exclude: Vec<String>,
     pub block_pattern: Option<String>,
     pub engine: String,
+    pub precision: Precision,
 }
 
 /// Statistics over all blocks.
@@ -195,7 +196,30 @@ pub struct Matrix {
     /// Name and value of every metric, in the order of the columns.
     pub metrics: Vec<(&'static str, Option<f64>)>,
     pub status: &'static str,
+    pub precision: Precision,
+    pub alpha_error: Option<f64>,
+    pub eigenvalue_error: Option<f64>,
     pub warnings: Vec<String>,
+}
+
+/// How the spectrum of a matrix was computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// In double precision throughout.
+    Exact,
+    /// In single precision, with a probable bound of the error.
+    Fast,
+}
+
+impl Precision {
+    /// The name on the command line and in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Precision::Exact => "exact",
+            Precision::Fast => "fast",
+        }
+    }
 }
 
 impl Matrix {

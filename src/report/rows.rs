@@ -1,6 +1,8 @@
 //! The columns that tables for people share, whatever they are drawn with.
 
-use super::{Block, Checkpoint, Finding, Gate, Inventory, InventoryRow, Matrix, Per, Report, Stack};
+use super::{
+    Block, Checkpoint, Finding, Gate, Inventory, InventoryRow, Matrix, Per, Precision, Report, Stack,
+};
 use crate::text::{bytes, count, printable, shape};
 
 /// A table of text: what terminal and Markdown draw.
@@ -187,6 +189,11 @@ pub(super) fn footnotes(report: &Report) -> Vec<String> {
         settings.min_eigenvalues,
         count(report.skipped.len(), "tensor", "tensors"),
     )];
+    let fast = || report.matrices.iter().filter(|m| m.precision == Precision::Fast);
+    if let Some(error) = fast().filter_map(|m| m.alpha_error).reduce(f64::max) {
+        let matrices = count(fast().count(), "matrix", "matrices");
+        notes.push(format!("single precision for {matrices}: alpha right to {error:.0e} (a probable bound)"));
+    }
     if report.matrices.is_empty() {
         let reason = report.why_nothing().unwrap_or("every tensor is one-dimensional");
         notes.push(format!("nothing was analysed: {}", printable(reason)));

@@ -89,6 +89,7 @@ fn settings() -> Value {
         ("exclude", list(json!({"type": "string"}))),
         ("block_pattern", nullable("string", "regular expression for block names")),
         ("engine", text("linear-algebra engine")),
+        ("precision", one_of(&["exact", "fast"], "what was asked for")),
     ])
 }
 
@@ -127,6 +128,21 @@ fn matrix(metrics: &[(&str, &str)]) -> Value {
     ];
     fields.extend(metrics.iter().map(|(name, description)| (*name, number(description))));
     fields.push(("status", status()));
+    fields.push((
+        "precision",
+        one_of(&["exact", "fast"], "double precision, or single precision with the bounds that follow"),
+    ));
+    fields.push((
+        "alpha_error",
+        number("bound of |Δalpha| that follows from eigenvalue_error, to first order; null without alpha"),
+    ));
+    fields.push((
+        "eigenvalue_error",
+        number(
+            "estimated bound of the rounding error of every eigenvalue; a probable one (rounding errors taken as \
+             independent, Higham and Mary 2019), not a worst case; null where there is no spectrum",
+        ),
+    ));
     fields.push(("warnings", list(json!({"type": "string"}))));
     object(&fields)
 }

@@ -7,7 +7,7 @@ use faer::linalg::svd::bidiag;
 use faer::{Mat, MatMut, Par, Spec};
 
 use super::{
-    Dense, Engine, NoConvergence, Parallelism, bidiagonal_singular_values, power_of_two_for,
+    Dense, Engine, NoConvergence, Parallelism, Real, bidiagonal_singular_values, power_of_two_for,
     tridiagonal_eigenvalues, two_stage,
 };
 
@@ -36,13 +36,17 @@ impl Engine for FaerEngine {
         if scale != 1.0 {
             matrix.data.iter_mut().for_each(|value| *value *= scale);
         }
-        let (diagonal, below) =
-            if matrix.rows >= TWO_STAGE { two_stage::tridiagonalise(matrix) } else { one_stage(matrix) };
+        let (diagonal, below) = tridiagonal_form(matrix);
         let mut values = tridiagonal_eigenvalues(diagonal, &below)?;
         if scale != 1.0 {
             values.iter_mut().for_each(|value| *value /= scale);
         }
         Ok(values)
+    }
+
+    fn single_precision_eigenvalues(&self, matrix: Dense<f32>) -> Result<Vec<f64>, NoConvergence> {
+        let (diagonal, below) = tridiagonal_form(matrix);
+        tridiagonal_eigenvalues(diagonal, &below)
     }
 
     fn singular_values(&self, matrix: Dense, parallelism: Parallelism) -> Result<Vec<f64>, NoConvergence> {
@@ -72,6 +76,11 @@ impl Engine for FaerEngine {
     }
 }
 
+/// The diagonal and what is below it, by the way that is faster for the size.
+fn tridiagonal_form<T: Real>(matrix: Dense<T>) -> (Vec<f64>, Vec<f64>) {
+    if matrix.rows >= TWO_STAGE { two_stage::tridiagonalise(matrix) } else { one_stage(matrix) }
+}
+
 /// A power of two that keeps the squares of the elements in range; 1 for all but extreme matrices.
 fn scale_for(matrix: &Dense) -> f64 {
     let largest = matrix.data.iter().fold(0.0, |max: f64, value| max.max(value.abs()));
@@ -80,19 +89,19 @@ fn scale_for(matrix: &Dense) -> f64 {
 
 /// Householder reduction to tridiagonal form, in place, so that the matrix is all the memory that is
 /// needed: the diagonal, and what is below it.
-pub(super) fn one_stage(mut matrix: Dense) -> (Vec<f64>, Vec<f64>) {
+pub(super) fn one_stage<T: Real>(mut matrix: Dense<T>) -> (Vec<f64>, Vec<f64>) {
     let n = matrix.rows;
     if n < 2 {
-        return (matrix.data, Vec::new());
+        return (matrix.data.into_iter().map(T::widen).collect(), Vec::new());
     }
     let mut a = MatMut::from_column_major_slice_mut(&mut matrix.data, n, n);
-    let mut reflectors = Mat::<f64>::zeros(1, n - 1);
-    let scratch = tridiag::tridiag_in_place_scratch::<f64>(n, Par::Seq, Spec::default());
+    let mut reflectors = Mat::<T>::zeros(1, n - 1);
+    let scratch = tridiag::tridiag_in_place_scratch::<T>(n, Par::Seq, Spec::default());
     let mut memory = MemBuffer::new(scratch);
     let stack = MemStack::new(&mut memory);
     tridiag::tridiag_in_place(a.as_mut(), reflectors.as_mut(), Par::Seq, stack, Spec::default());
-    let diagonal = (0..n).map(|i| a[(i, i)]).collect();
-    let below = (1..n).map(|i| a[(i, i - 1)]).collect();
+    let diagonal = (0..n).map(|i| a[(i, i)].widen()).collect();
+    let below = (1..n).map(|i| a[(i, i - 1)].widen()).collect();
     (diagonal, below)
 }
 

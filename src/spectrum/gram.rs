@@ -4,7 +4,7 @@ use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, MatMut, MatRef, Par};
 
-use super::{Dense, Elements, Parallelism};
+use super::{Dense, Elements, Parallelism, Real};
 
 /// Elements in a panel: 2 MiB of f64, which stays in the second-level cache of a server core
 /// while every tile of the product reads it, and bounds the memory beside the result.
@@ -14,31 +14,68 @@ const TILE: usize = 256;
 
 /// The lower triangle of the smaller of WᵀW and WWᵀ; the strict upper triangle stays zero.
 pub fn gram(matrix: &dyn Elements, parallelism: Parallelism) -> Dense {
+    let n = matrix.rows().min(matrix.cols());
+    let mut product = Dense::zeros(n, n);
+    for_each_panel(matrix, parallelism, |panel| {
+        let target = MatMut::from_column_major_slice_mut(&mut product.data, n, n);
+        add_lower_product(target, panel.matrix(), panel.matrix(), 1.0, parallelism);
+    });
+    product
+}
+
+/// A part of W in double precision, n × count: so many columns of W where it is wide, so many rows,
+/// transposed, where it is tall. The Gram matrix of the smaller side is the sum of P·Pᵀ.
+pub(super) struct Panel<'a, T = f64> {
+    pub data: &'a mut [T],
+    pub n: usize,
+    pub count: usize,
+    /// Whether the n elements of a column lie together; else the `count` elements of a row do.
+    pub column_major: bool,
+}
+
+impl<T: Real> Panel<'_, T> {
+    pub fn matrix(&self) -> MatRef<'_, T> {
+        match self.column_major {
+            true => MatRef::from_column_major_slice(self.data, self.n, self.count),
+            false => MatRef::from_row_major_slice(self.data, self.n, self.count),
+        }
+    }
+
+    pub fn matrix_mut(&mut self) -> MatMut<'_, T> {
+        match self.column_major {
+            true => MatMut::from_column_major_slice_mut(self.data, self.n, self.count),
+            false => MatMut::from_row_major_slice_mut(self.data, self.n, self.count),
+        }
+    }
+}
+
+/// Goes through W panel by panel. The panels depend on the shape alone.
+pub(super) fn for_each_panel(
+    matrix: &dyn Elements,
+    parallelism: Parallelism,
+    mut visit: impl FnMut(Panel<'_>),
+) {
     let (rows, cols) = (matrix.rows(), matrix.cols());
     let (n, m) = (rows.min(cols), rows.max(cols));
-    let mut product = Dense::zeros(n, n);
     if n == 0 {
-        return product;
+        return;
     }
-    let depth = (PANEL / n).max(256).min(m);
+    let depth = panel_depth(n, m);
     let mut buffer = vec![0.0; n * depth];
     for start in (0..m).step_by(depth) {
         let count = depth.min(m - start);
-        let Some(panel) = buffer.get_mut(..n * count) else {
+        let Some(data) = buffer.get_mut(..n * count) else {
             break;
         };
-        // Both panels are n × count with G += P·Pᵀ; only the order of their elements differs.
-        let panel = if rows > cols {
-            fill(matrix, start, count, true, panel, parallelism);
-            MatRef::from_column_major_slice(panel, n, count)
-        } else {
-            fill(matrix, start, count, false, panel, parallelism);
-            MatRef::from_row_major_slice(panel, n, count)
-        };
-        let target = MatMut::from_column_major_slice_mut(&mut product.data, n, n);
-        add_lower_product(target, panel, panel, 1.0, parallelism);
+        let column_major = rows > cols;
+        fill(matrix, start, count, column_major, data, parallelism);
+        visit(Panel { data, n, count, column_major });
     }
-    product
+}
+
+/// Columns of the largest panel.
+pub(super) fn panel_depth(n: usize, m: usize) -> usize {
+    (PANEL / n.max(1)).max(256).min(m)
 }
 
 /// Widens a panel, in parallel strips for a large matrix: rows `start..start + count` of a tall
@@ -72,11 +109,11 @@ fn fill(
 
 /// C += a·L·Rᵀ on the lower triangle of the square matrix C, halving until the tiles are small. The
 /// tiles are the same whoever computes them, so the result does not depend on the threads.
-pub(super) fn add_lower_product(
-    target: MatMut<'_, f64>,
-    left: MatRef<'_, f64>,
-    right: MatRef<'_, f64>,
-    factor: f64,
+pub(super) fn add_lower_product<T: Real>(
+    target: MatMut<'_, T>,
+    left: MatRef<'_, T>,
+    right: MatRef<'_, T>,
+    factor: T,
     parallelism: Parallelism,
 ) {
     let n = target.nrows();
@@ -105,23 +142,35 @@ pub(super) fn add_lower_product(
                 || add_lower_product(bottom, left_bottom, right_bottom, factor, parallelism),
             )
         },
-        || add_product(corner, left_bottom, right_top, factor),
+        || add_product(corner, left_bottom, right_top, factor, parallelism),
     );
 }
 
 /// C += a·L·Rᵀ, halving the longer side of C until the tiles are small.
-fn add_product(target: MatMut<'_, f64>, left: MatRef<'_, f64>, right: MatRef<'_, f64>, factor: f64) {
+pub(super) fn add_product<T: Real>(
+    target: MatMut<'_, T>,
+    left: MatRef<'_, T>,
+    right: MatRef<'_, T>,
+    factor: T,
+    parallelism: Parallelism,
+) {
     let (rows, cols) = (target.nrows(), target.ncols());
-    if rows.max(cols) <= TILE {
+    if rows.max(cols) <= TILE || parallelism == Parallelism::Alone {
         matmul(target, Accum::Add, left, right.transpose(), factor, Par::Seq);
     } else if rows >= cols {
         let (a, b) = target.split_at_row_mut(rows / 2);
         let (l, m) = left.split_at_row(rows / 2);
-        rayon::join(|| add_product(a, l, right, factor), || add_product(b, m, right, factor));
+        rayon::join(
+            || add_product(a, l, right, factor, parallelism),
+            || add_product(b, m, right, factor, parallelism),
+        );
     } else {
         let (a, b) = target.split_at_col_mut(cols / 2);
         let (r, s) = right.split_at_row(cols / 2);
-        rayon::join(|| add_product(a, left, r, factor), || add_product(b, left, s, factor));
+        rayon::join(
+            || add_product(a, left, r, factor, parallelism),
+            || add_product(b, left, s, factor, parallelism),
+        );
     }
 }
 

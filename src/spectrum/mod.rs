@@ -5,15 +5,19 @@
 //! (fast; absolute error about ε·λ_max), and the singular values of W itself (slower; absolute
 //! error about ε·σ_max on σ, so that small eigenvalues keep their digits). Which one is good
 //! enough depends on what is asked of the spectrum, so the caller decides, with [`Spectrum::error`].
+//! A third way forms and reduces the Gram matrix in single precision, in about half the time.
 //!
 //! Nothing here knows of files, layers or models. Results depend on the input alone, never on the
 //! number of threads: every parallel step has a fixed partition.
 
 mod complex;
+mod deflation;
 mod faer_engine;
 mod gram;
 #[cfg(feature = "lapack")]
 mod lapack_engine;
+mod real;
+mod single;
 mod tridiagonal;
 mod two_stage;
 
@@ -24,6 +28,7 @@ pub use faer_engine::FaerEngine;
 pub use gram::gram;
 #[cfg(feature = "lapack")]
 pub use lapack_engine::LapackEngine;
+pub use real::Real;
 pub use tridiagonal::{bidiagonal_singular_values, tridiagonal_eigenvalues};
 
 /// A matrix that can be copied out block by block; it need not exist in memory as `f64`.
@@ -61,21 +66,23 @@ impl<E: Elements + ?Sized> Elements for &E {
 
 /// A dense matrix in memory, column by column: element (i, j) is `data[i + j * rows]`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Dense {
+pub struct Dense<T = f64> {
     /// The elements; `rows * cols` of them.
-    pub data: Vec<f64>,
+    pub data: Vec<T>,
     /// Number of rows.
     pub rows: usize,
     /// Number of columns.
     pub cols: usize,
 }
 
-impl Dense {
+impl<T: Real> Dense<T> {
     /// All zeros.
-    pub fn zeros(rows: usize, cols: usize) -> Dense {
-        Dense { data: vec![0.0; rows * cols], rows, cols }
+    pub fn zeros(rows: usize, cols: usize) -> Dense<T> {
+        Dense { data: vec![T::zero(); rows * cols], rows, cols }
     }
+}
 
+impl Dense {
     /// Copies a matrix, transposed where that makes it tall: singular values do not change.
     pub fn tall_copy(matrix: &dyn Elements) -> Dense {
         let (rows, cols) = (matrix.rows(), matrix.cols());
@@ -140,6 +147,9 @@ pub enum Method {
     Gram,
     /// Singular values of the matrix itself, squared.
     Svd,
+    /// Eigenvalues of the Gram matrix in single precision, the largest few taken out before; with a
+    /// probable bound of their error.
+    Single,
 }
 
 /// The engine's iteration did not converge.
@@ -170,6 +180,16 @@ pub trait Engine: Sync {
     /// # Errors
     /// [`NoConvergence`].
     fn symmetric_eigenvalues(&self, matrix: Dense) -> Result<Vec<f64>, NoConvergence>;
+
+    /// As [`symmetric_eigenvalues`](Self::symmetric_eigenvalues), in single precision where the
+    /// engine has it.
+    ///
+    /// # Errors
+    /// [`NoConvergence`].
+    fn single_precision_eigenvalues(&self, matrix: Dense<f32>) -> Result<Vec<f64>, NoConvergence> {
+        let data = matrix.data.into_iter().map(f64::from).collect();
+        self.symmetric_eigenvalues(Dense { data, rows: matrix.rows, cols: matrix.cols })
+    }
 
     /// Singular values of a matrix with rows ≥ cols; ascending.
     ///
@@ -219,12 +239,17 @@ pub fn spectrum<E: Elements>(
         let mut values = match method {
             Method::Gram => {
                 let product = gram(&slice, parallelism);
-                if !trusted && !in_range(&product) {
+                if !trusted && !in_range(&product, 1e-200..1e200) {
                     return Err(Failure::OutOfRange);
                 }
                 engine.symmetric_eigenvalues(product)?
             }
             Method::Svd => engine.singular_values(Dense::tall_copy(&slice), parallelism)?,
+            Method::Single => {
+                let (values, error) = single::single_spectrum(engine, &slice, parallelism)?;
+                pooled.error = pooled.error.max(error);
+                values
+            }
         };
         for value in &mut values {
             // Rounding can leave a tiny negative number where the true eigenvalue is zero.
@@ -247,10 +272,10 @@ pub fn spectrum<E: Elements>(
 
 /// Whether the squared norms on the diagonal are finite and the largest is far from the ends of
 /// the range. An element that is not finite makes its diagonal element so, too.
-fn in_range(product: &Dense) -> bool {
-    let diagonal = || product.data.iter().step_by(product.rows + 1);
-    let largest = diagonal().fold(0.0, |max: f64, v| max.max(*v));
-    diagonal().all(|v| v.is_finite()) && (1e-200..1e200).contains(&largest)
+fn in_range<T: Real>(product: &Dense<T>, safe: Range<f64>) -> bool {
+    let diagonal = || product.data.iter().step_by(product.rows + 1).map(|v| v.widen());
+    let largest = diagonal().fold(0.0, |max: f64, v| max.max(v));
+    diagonal().all(f64::is_finite) && safe.contains(&largest)
 }
 
 /// The power of two that brings numbers of this size near 1. It is clamped so that itself and its

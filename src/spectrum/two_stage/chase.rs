@@ -10,7 +10,7 @@
 #![allow(clippy::indexing_slicing)]
 
 use super::kernels::{Work, axpy, dot, reflector, vectorised};
-use crate::spectrum::Dense;
+use crate::spectrum::{Dense, Real};
 
 /// Steps between a sweep and the next: 3·b − 1 columns, more than the 2·b that a step touches.
 const LAG: usize = 3;
@@ -19,18 +19,18 @@ const LEAF: usize = 6;
 
 /// The lower triangle of a symmetric band matrix, column by column from the diagonal down, with
 /// room for the bulges: element (i, j) is `data[(i − j) + j·height]`, 0 ≤ i − j < height = 2·b.
-pub(super) struct Banded {
-    data: Vec<f64>,
+pub(super) struct Banded<T> {
+    data: Vec<T>,
     n: usize,
     bandwidth: usize,
 }
 
-impl Banded {
+impl<T: Real> Banded<T> {
     /// Copies the band out of a matrix whose lower triangle is filled.
-    pub fn from_lower(matrix: &Dense, bandwidth: usize) -> Banded {
+    pub fn from_lower(matrix: &Dense<T>, bandwidth: usize) -> Banded<T> {
         let n = matrix.rows;
         let height = 2 * bandwidth;
-        let mut data = vec![0.0; height * n];
+        let mut data = vec![T::zero(); height * n];
         for (j, column) in data.chunks_exact_mut(height.max(1)).enumerate() {
             let count = (bandwidth + 1).min(n - j);
             column[..count].copy_from_slice(&matrix.data[j + j * n..j + j * n + count]);
@@ -44,7 +44,7 @@ impl Banded {
         // A band of one subdiagonal is tridiagonal, and the last two columns have nothing to eliminate.
         let sweeps = if b > 1 { n.saturating_sub(2) } else { 0 };
         let shape = Shape { n, b };
-        let mut reflectors = vec![0.0; sweeps * (b + 1)];
+        let mut reflectors = vec![T::zero(); sweeps * (b + 1)];
         // A later sweep starts LAG steps later and is hardly shorter: the last one ends last.
         let times = sweeps.checked_sub(1).map_or(0, |last| LAG * last + shape.steps(last));
         for time in 0..times {
@@ -57,8 +57,9 @@ impl Banded {
             front.advance(&mut self.data, 0, states);
         }
         let height = 2 * b;
-        let diagonal = self.data.iter().step_by(height).copied().collect();
-        let below = self.data.iter().skip(1).step_by(height).take(n.saturating_sub(1)).copied().collect();
+        let diagonal = self.data.iter().step_by(height).map(|v| v.widen()).collect();
+        let below = self.data.iter().skip(1).step_by(height).take(n.saturating_sub(1));
+        let below = below.map(|v| v.widen()).collect();
         (diagonal, below)
     }
 }
@@ -98,7 +99,7 @@ struct Front {
 
 impl Front {
     /// Takes one step in every sweep that has a state. `data` begins at column `base`.
-    fn advance(self, data: &mut [f64], base: usize, states: &mut [f64]) {
+    fn advance<T: Real>(self, data: &mut [T], base: usize, states: &mut [T]) {
         let (size, height) = (self.shape.b + 1, 2 * self.shape.b);
         let count = states.len() / size;
         if count <= LEAF {
@@ -116,14 +117,14 @@ impl Front {
 }
 
 /// The steps of one thread.
-struct Steps<'a> {
+struct Steps<'a, T> {
     front: Front,
-    data: &'a mut [f64],
+    data: &'a mut [T],
     base: usize,
-    states: &'a mut [f64],
+    states: &'a mut [T],
 }
 
-impl Work for Steps<'_> {
+impl<T: Real> Work for Steps<'_, T> {
     #[inline(always)]
     fn run(self) {
         let shape = self.front.shape;
@@ -138,7 +139,7 @@ impl Work for Steps<'_> {
 /// eliminates that block's first column, and applies the new reflector from both sides to the
 /// diagonal block. The first step eliminates in the sweep's own column instead.
 #[inline(always)]
-fn step(shape: Shape, data: &mut [f64], base: usize, sweep: usize, step: usize, state: &mut [f64]) {
+fn step<T: Real>(shape: Shape, data: &mut [T], base: usize, sweep: usize, step: usize, state: &mut [T]) {
     let (n, b) = (shape.n, shape.b);
     let start = shape.start(sweep, step);
     let rows = b.min(n - start);
@@ -149,28 +150,28 @@ fn step(shape: Shape, data: &mut [f64], base: usize, sweep: usize, step: usize, 
         let column = &mut data[at(start, sweep)..][..rows];
         vector[..rows].copy_from_slice(column);
         let (new_tau, beta) = reflector(&mut vector[..rows]);
-        column.fill(0.0);
+        column.fill(T::zero());
         column[0] = beta;
         *tau = new_tau;
     } else {
         let before = start - b;
         // w = tau·B·v; then B ← (B − w·vᵀ), and the new reflector from the left, column by column.
-        let mut product = [0.0; MAX_BANDWIDTH];
+        let mut product = [T::zero(); MAX_BANDWIDTH];
         let product = &mut product[..rows];
         for (j, v) in vector.iter().enumerate() {
-            axpy(*tau * v, &data[at(start, before + j)..][..rows], product);
+            axpy(*tau * *v, &data[at(start, before + j)..][..rows], product);
         }
-        let mut next = [0.0; MAX_BANDWIDTH];
+        let mut next = [T::zero(); MAX_BANDWIDTH];
         let next = &mut next[..rows];
         let column = &mut data[at(start, before)..][..rows];
         axpy(-vector[0], product, column);
         next.copy_from_slice(column);
         let (new_tau, beta) = reflector(next);
-        column.fill(0.0);
+        column.fill(T::zero());
         column[0] = beta;
         for (j, v) in vector.iter().enumerate().skip(1) {
             let column = &mut data[at(start, before + j)..][..rows];
-            axpy(-v, product, column);
+            axpy(-*v, product, column);
             let share = new_tau * dot(next, column);
             axpy(-share, next, column);
         }
@@ -186,25 +187,25 @@ const MAX_BANDWIDTH: usize = 64;
 /// D ← H·D·H for H = I − tau·v·vᵀ on the lower triangle of the block at `offset`:
 /// D − v·wᵀ − w·vᵀ with w = p − ½·tau·(pᵀv)·v and p = tau·D·v.
 #[inline(always)]
-fn two_sided(data: &mut [f64], offset: usize, stride: usize, v: &[f64], tau: f64) {
-    if tau == 0.0 {
+fn two_sided<T: Real>(data: &mut [T], offset: usize, stride: usize, v: &[T], tau: T) {
+    if tau == T::zero() {
         return;
     }
     let rows = v.len();
-    let mut product = [0.0; MAX_BANDWIDTH];
+    let mut product = [T::zero(); MAX_BANDWIDTH];
     let product = &mut product[..rows];
     for j in 0..rows {
         let column = &data[offset + j * stride + j..][..rows - j];
-        product[j] += column[0] * v[j] + dot(&column[1..], &v[j + 1..]);
+        product[j] = product[j] + column[0] * v[j] + dot(&column[1..], &v[j + 1..]);
         axpy(v[j], &column[1..], &mut product[j + 1..]);
     }
-    product.iter_mut().for_each(|p| *p *= tau);
-    let half = 0.5 * tau * dot(product, v);
+    product.iter_mut().for_each(|p| *p = *p * tau);
+    let half = T::narrow(0.5) * tau * dot(product, v);
     axpy(-half, v, product);
     for j in 0..rows {
         let column = &mut data[offset + j * stride + j..][..rows - j];
         let (vj, wj) = (v[j], product[j]);
         let pairs = v[j..].iter().zip(&product[j..]);
-        column.iter_mut().zip(pairs).for_each(|(d, (v, w))| *d -= v.mul_add(wj, w * vj));
+        column.iter_mut().zip(pairs).for_each(|(d, (v, w))| *d = *d - v.mul_add(wj, *w * vj));
     }
 }

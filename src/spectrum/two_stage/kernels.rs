@@ -1,6 +1,8 @@
 //! Vector kernels, written so that the compiler turns them into SIMD code of whatever processor
 //! they are inlined for; see [`vectorised`].
 
+use crate::spectrum::Real;
+
 /// Work that is compiled several times, for processors with different vectors. Everything that it
 /// calls has to be inlined into it, so that it is compiled with it.
 pub trait Work {
@@ -29,10 +31,10 @@ const LANES: usize = 16;
 
 /// xᵀy.
 #[inline(always)]
-pub fn dot(x: &[f64], y: &[f64]) -> f64 {
+pub fn dot<T: Real>(x: &[T], y: &[T]) -> T {
     let (x, x_rest) = x.as_chunks::<LANES>();
     let (y, y_rest) = y.as_chunks::<LANES>();
-    let mut sums = [0.0f64; LANES];
+    let mut sums = [T::zero(); LANES];
     for (x, y) in x.iter().zip(y) {
         for ((sum, x), y) in sums.iter_mut().zip(x).zip(y) {
             *sum = x.mul_add(*y, *sum);
@@ -41,17 +43,17 @@ pub fn dot(x: &[f64], y: &[f64]) -> f64 {
     let mut half = LANES / 2;
     while half > 0 {
         let (low, high) = sums.split_at_mut(half);
-        low.iter_mut().zip(high).for_each(|(low, high)| *low += *high);
+        low.iter_mut().zip(high).for_each(|(low, high)| *low = *low + *high);
         half /= 2;
     }
-    let rest: f64 = x_rest.iter().zip(y_rest).map(|(x, y)| x * y).sum();
+    let rest = x_rest.iter().zip(y_rest).fold(T::zero(), |sum, (x, y)| sum + *x * *y);
     let [sum, ..] = sums;
     sum + rest
 }
 
 /// y += a·x.
 #[inline(always)]
-pub fn axpy(a: f64, x: &[f64], y: &mut [f64]) {
+pub fn axpy<T: Real>(a: T, x: &[T], y: &mut [T]) {
     y.iter_mut().zip(x).for_each(|(y, x)| *y = x.mul_add(a, *y));
 }
 
@@ -59,18 +61,18 @@ pub fn axpy(a: f64, x: &[f64], y: &mut [f64]) {
 /// Overwrites x with v (v₁ = 1) and returns tau and that multiple. Where nothing is to be
 /// eliminated tau is 0, and the reflector the identity.
 #[inline(always)]
-pub fn reflector(x: &mut [f64]) -> (f64, f64) {
+pub fn reflector<T: Real>(x: &mut [T]) -> (T, T) {
     let Some((first, rest)) = x.split_first_mut() else {
-        return (0.0, 0.0);
+        return (T::zero(), T::zero());
     };
     let squares = dot(rest, rest);
     let alpha = *first;
-    *first = 1.0;
-    if squares == 0.0 {
-        return (0.0, alpha);
+    *first = T::one();
+    if squares == T::zero() {
+        return (T::zero(), alpha);
     }
     let beta = -(alpha * alpha + squares).sqrt().copysign(alpha);
-    let scale = 1.0 / (alpha - beta);
-    rest.iter_mut().for_each(|value| *value *= scale);
+    let scale = T::one() / (alpha - beta);
+    rest.iter_mut().for_each(|value| *value = *value * scale);
     ((beta - alpha) / beta, beta)
 }

@@ -13,7 +13,7 @@ mod band;
 mod chase;
 mod kernels;
 
-use super::Dense;
+use super::{Dense, Real};
 
 /// Subdiagonals of the band between the stages. Wider panels make the first stage's products faster
 /// and the second stage longer: with 64 the sum is about the same at n = 4096 and larger below.
@@ -23,7 +23,7 @@ const BANDWIDTH: usize = 32;
 /// same eigenvalues: returns its diagonal, and below[i] between elements i and i + 1.
 ///
 /// The squares of the elements must neither overflow nor vanish: scale first.
-pub(super) fn tridiagonalise(mut matrix: Dense) -> (Vec<f64>, Vec<f64>) {
+pub(super) fn tridiagonalise<T: Real>(mut matrix: Dense<T>) -> (Vec<f64>, Vec<f64>) {
     let n = matrix.rows;
     let bandwidth = BANDWIDTH.min(n.saturating_sub(1)).max(1);
     band::reduce(&mut matrix, bandwidth);

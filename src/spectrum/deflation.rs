@@ -1,0 +1,188 @@
+//! The few largest eigenvalues of a Gram matrix, and W without them.
+//!
+//! Rounding errors are as large as the largest eigenvalue makes them. Where a few eigenvalues stand
+//! far above the rest (in trained weights λ_max is often 10⁴ times the median), single precision
+//! would spoil the rest; so those few are found first, in double precision, and taken out of W.
+//!
+//! Block Krylov iteration (Golub and Underwood 1977; Musco and Musco 2015) on WᵀW, which is never
+//! formed: each pass over the panels of W multiplies a block of vectors.
+
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatRef, Par, Side};
+
+use super::gram::{Panel, add_product, for_each_panel};
+use super::{Elements, Parallelism};
+
+/// Vectors in a block.
+const BLOCK: usize = 8;
+/// Passes over W, the first one included: the Krylov space has BLOCK·PASSES dimensions.
+const PASSES: usize = 5;
+/// Where after the second pass the largest Ritz value is below so many times the mean eigenvalue,
+/// nothing stands out: independent random elements stay below 4 (Marchenko and Pastur 1967).
+const SPIKE: f64 = 4.0;
+
+/// An invariant subspace of G = WᵀW (or WWᵀ), up to a small coupling with the rest.
+pub(super) struct Deflation {
+    /// Its eigenvalues, descending.
+    pub eigenvalues: Vec<f64>,
+    /// An orthonormal basis, n × p.
+    basis: Mat<f64>,
+    /// ‖G·V − V·Θ‖_F: what couples it with the rest.
+    pub coupling: f64,
+}
+
+/// The Ritz pairs after some passes.
+struct Ritz {
+    values: Vec<f64>,
+    vectors: Mat<f64>,
+    residuals: Vec<f64>,
+}
+
+impl Deflation {
+    /// Finds the largest eigenvalues that stand out; `None` where none does. `cost` is the error
+    /// that single precision makes, as a multiple of the largest eigenvalue that is left.
+    pub fn find(matrix: &dyn Elements, cost: f64, parallelism: Parallelism) -> Option<Deflation> {
+        let n = matrix.rows().min(matrix.cols());
+        let block = BLOCK.min(n);
+        let mut basis = Mat::<f64>::zeros(n, 0);
+        let mut products = Mat::<f64>::zeros(n, 0);
+        let mut next = start(n, block);
+        for pass in 0..PASSES {
+            let fresh = orthonormal(&basis, next)?;
+            let (product, trace) = multiply(matrix, fresh.as_ref(), parallelism);
+            basis = beside(basis, fresh.as_ref());
+            products = beside(products, product.as_ref());
+            if pass == 1 {
+                let largest = ritz(&basis, &products)?.values.first().copied();
+                if !largest.is_some_and(|largest| largest > SPIKE * trace / n as f64) {
+                    return None;
+                }
+            }
+            next = product;
+        }
+        let ritz = ritz(&basis, &products)?;
+        best_cut(&ritz, cost).map(|count| Deflation::of(ritz, count))
+    }
+
+    fn of(ritz: Ritz, count: usize) -> Deflation {
+        let coupling = ritz.residuals.iter().take(count).map(|r| r * r).sum::<f64>().sqrt();
+        Deflation {
+            eigenvalues: ritz.values.into_iter().take(count).collect(),
+            basis: ritz.vectors.subcols(0, count).to_owned(),
+            coupling,
+        }
+    }
+
+    /// P ← (I − V·Vᵀ)·P.
+    pub fn remove_from(&self, panel: &mut Panel<'_>, parallelism: Parallelism) {
+        let v = self.basis.as_ref();
+        let mut shares = Mat::<f64>::zeros(panel.count, v.ncols());
+        add_product(shares.as_mut(), panel.matrix().transpose(), v.transpose(), 1.0, parallelism);
+        add_product(panel.matrix_mut(), v, shares.as_ref(), -1.0, parallelism);
+    }
+
+    /// How far dropping the coupling moves any eigenvalue when the rest stays below `rest`:
+    /// ‖R‖²/gap, and never more than ‖R‖ (Li and Li 2005, with a simpler bound for the quotient).
+    pub fn error(&self, rest: f64) -> f64 {
+        let gap = self.eigenvalues.last().map_or(0.0, |v| v - rest);
+        coupling_error(self.coupling, gap)
+    }
+}
+
+fn coupling_error(coupling: f64, gap: f64) -> f64 {
+    if gap > coupling { coupling * coupling / gap } else { coupling }
+}
+
+/// How many of the Ritz pairs to take out so that the sum of the two errors is smallest; `None`
+/// where that is none of them.
+fn best_cut(ritz: &Ritz, cost: f64) -> Option<usize> {
+    let mut best = (cost * ritz.values.first()?, None);
+    let mut squares = 0.0;
+    for (i, pair) in ritz.values.windows(2).enumerate() {
+        let &[inside, outside] = pair else { break };
+        let residual = ritz.residuals.get(i).copied().unwrap_or(f64::INFINITY);
+        squares += residual * residual;
+        let error = cost * outside + coupling_error(squares.sqrt(), inside - outside);
+        if error < best.0 {
+            best = (error, Some(i + 1));
+        }
+    }
+    best.1
+}
+
+/// Pseudo-random numbers of a fixed seed: the result has to be the same in every run.
+fn start(n: usize, count: usize) -> Mat<f64> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    Mat::from_fn(n, count, |_, _| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as f64 / (1u64 << 53) as f64 - 0.5
+    })
+}
+
+/// G·X and the trace of G, in one pass over W.
+fn multiply(matrix: &dyn Elements, x: MatRef<'_, f64>, parallelism: Parallelism) -> (Mat<f64>, f64) {
+    let mut product = Mat::<f64>::zeros(x.nrows(), x.ncols());
+    let mut trace = 0.0;
+    for_each_panel(matrix, parallelism, |panel| {
+        let p = panel.matrix();
+        let mut inner = Mat::<f64>::zeros(x.ncols(), panel.count);
+        // Xᵀ·P, and then P·(Xᵀ·P)ᵀ.
+        add_product(inner.as_mut().transpose_mut(), p.transpose(), x.transpose(), 1.0, parallelism);
+        add_product(product.as_mut(), p, inner.as_ref(), 1.0, parallelism);
+        trace += panel.data.iter().map(|v| v * v).sum::<f64>();
+    });
+    (product, trace)
+}
+
+/// An orthonormal basis of what `block` adds to `basis`; `None` where it is not finite.
+fn orthonormal(basis: &Mat<f64>, mut block: Mat<f64>) -> Option<Mat<f64>> {
+    let norms: Vec<f64> = (0..block.ncols()).map(|j| block.col(j).norm_l2()).collect();
+    if norms.iter().any(|norm| !norm.is_finite()) {
+        return None;
+    }
+    for (j, norm) in norms.iter().enumerate().filter(|(_, norm)| **norm > 0.0) {
+        block.col_mut(j).iter_mut().for_each(|v| *v /= norm);
+    }
+    // Twice is enough (Kahan, in Parlett 1980, section 6.9).
+    for _ in 0..2 {
+        let mut inner = Mat::<f64>::zeros(basis.ncols(), block.ncols());
+        matmul(inner.as_mut(), Accum::Replace, basis.transpose(), block.as_ref(), 1.0, Par::Seq);
+        matmul(block.as_mut(), Accum::Add, basis.as_ref(), inner.as_ref(), -1.0, Par::Seq);
+        block = block.qr().compute_thin_Q();
+    }
+    Some(block)
+}
+
+fn beside(left: Mat<f64>, right: MatRef<'_, f64>) -> Mat<f64> {
+    let (rows, count) = (right.nrows(), left.ncols());
+    let mut both = Mat::<f64>::zeros(rows, count + right.ncols());
+    both.as_mut().subcols_mut(0, count).copy_from(left.as_ref());
+    both.as_mut().subcols_mut(count, right.ncols()).copy_from(right);
+    both
+}
+
+/// Rayleigh–Ritz on the whole Krylov space: values descending, with the norms of their residuals.
+fn ritz(basis: &Mat<f64>, products: &Mat<f64>) -> Option<Ritz> {
+    let (n, size) = (basis.nrows(), basis.ncols());
+    let mut small = Mat::<f64>::zeros(size, size);
+    matmul(small.as_mut(), Accum::Replace, basis.transpose(), products.as_ref(), 1.0, Par::Seq);
+    let small = Mat::from_fn(size, size, |i, j| 0.5 * (small[(i, j)] + small[(j, i)]));
+    let decomposition = small.self_adjoint_eigen(Side::Lower).ok()?;
+    let count = size / 2;
+    let order: Vec<usize> = (0..size).rev().take(count + 1).collect();
+    let (values, vectors) = (decomposition.S(), decomposition.U());
+    let chosen = Mat::from_fn(size, order.len(), |i, j| vectors[(i, order[j])]);
+    let values: Vec<f64> = order.iter().map(|i| values[*i]).collect();
+    let mut ritz = Mat::<f64>::zeros(n, order.len());
+    matmul(ritz.as_mut(), Accum::Replace, basis.as_ref(), chosen.as_ref(), 1.0, Par::Seq);
+    let mut images = Mat::<f64>::zeros(n, order.len());
+    matmul(images.as_mut(), Accum::Replace, products.as_ref(), chosen.as_ref(), 1.0, Par::Seq);
+    let residual = |j: usize| {
+        let pairs = images.col(j).iter().zip(ritz.col(j).iter());
+        pairs.map(|(image, vector)| (image - values[j] * vector).powi(2)).sum::<f64>().sqrt()
+    };
+    let residuals = (0..order.len()).map(residual).collect();
+    Some(Ritz { values, vectors: ritz, residuals })
+}
