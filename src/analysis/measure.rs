@@ -1,5 +1,7 @@
 //! One matrix, from its bytes to its numbers.
 
+use std::ops::Range;
+
 use crate::error::{Error, Result};
 use crate::matrices::{Matrix, View};
 use crate::metrics::{FitStatus, METRICS, Measured, largest_error, measure, tail};
@@ -59,12 +61,9 @@ pub(super) fn outcome(
     settings: &Settings,
     precision: Precision,
 ) -> Result<Outcome> {
-    // A complex number is laid out as two F32.
-    let width = if matrix.dtype == Dtype::C64 { 2 } else { 1 };
-    let span = matrix.layout.span(matrix.pooled * width);
-    let first = span.start / width;
-    let bytes = checkpoint.read(tensor, first..span.end.div_ceil(width))?;
-    let source = Source { bytes: &bytes, first: first * width, matrix, width };
+    let (span, width) = (span(matrix), width(matrix));
+    let bytes = checkpoint.read(tensor, span.clone())?;
+    let source = Source { bytes: &bytes, first: span.start * width, matrix, width };
     let mut warnings = Vec::new();
     if matrix.unsplit {
         warnings.push("fused-not-split".to_owned());
@@ -99,6 +98,18 @@ pub(super) fn outcome(
         Err(failure) => return Err(failed(failure)),
     };
     numbers(gram, matrix, settings, warnings, || of(factor, Method::Svd, true).map_err(failed))
+}
+
+/// A complex number is laid out as two F32.
+fn width(matrix: &Matrix) -> usize {
+    if matrix.dtype == Dtype::C64 { 2 } else { 1 }
+}
+
+/// The elements of its tensor that a matrix lies in, from the first to the last.
+pub(super) fn span(matrix: &Matrix) -> Range<usize> {
+    let width = width(matrix);
+    let span = matrix.layout.span(matrix.pooled * width);
+    span.start / width..span.end.div_ceil(width)
 }
 
 /// Looks a tensor over that holds no matrix: NaN in an embedding or a norm is as bad as elsewhere.

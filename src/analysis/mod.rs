@@ -14,6 +14,8 @@ pub use inventory::inventory;
 pub use schedule::{Progress, Silent};
 pub use settings::{Granularity, Settings, engines};
 
+use std::ops::Range;
+
 use crate::blocks::Naming;
 use crate::error::{Error, Result};
 use crate::gate::Thresholds;
@@ -22,7 +24,7 @@ use crate::report::{Precision, Report};
 use crate::source::{Checkpoint, ModelConfig};
 use crate::spectrum::{Engine, Parallelism, flops};
 use crate::tensors::{Dtype, Survey, Tensor};
-use schedule::Job;
+use schedule::{Job, Work};
 
 /// Analyses a checkpoint.
 ///
@@ -94,13 +96,19 @@ impl Run<'_> {
             parallelism: Parallelism::Alone,
         };
         let jobs: Vec<Job> = matrices.iter().map(job).chain(skipped.iter().map(glance)).collect();
-        let results = schedule::run(&jobs, self.settings.threads, self.progress, |index| {
-            match (matrices.get(index), skipped.get(index.saturating_sub(matrices.len()))) {
-                (Some(matrix), _) => self.outcome(matrix, self.settings.precision).map(Found::Matrix),
-                (None, Some(skip)) => self.look_over(skip).map(Found::Skipped),
-                (None, None) => Ok(Found::Skipped(Survey::default())),
-            }
-        })?;
+        let skip = |index: usize| skipped.get(index.saturating_sub(matrices.len()));
+        let compute = |index: usize| match (matrices.get(index), skip(index)) {
+            (Some(matrix), _) => self.outcome(matrix, self.settings.precision).map(Found::Matrix),
+            (None, Some(skip)) => self.look_over(skip).map(Found::Skipped),
+            (None, None) => Ok(Found::Skipped(Survey::default())),
+        };
+        let prepare = |index: usize| match (matrices.get(index), skip(index)) {
+            (Some(matrix), _) => self.will_need(matrix.tensor, measure::span(matrix)),
+            (None, Some(skip)) if !skip.by_choice => self.will_need(skip.tensor, 0..usize::MAX),
+            _ => {}
+        };
+        let work = Work { compute, prepare };
+        let results = schedule::run(&jobs, self.settings.threads, self.progress, work)?;
         let (mut outcomes, mut surveys) = (Vec::new(), Vec::new());
         for result in results {
             match result {
@@ -115,10 +123,12 @@ impl Run<'_> {
     fn exactly(&self, positions: &[usize]) -> Result<Vec<measure::Outcome>> {
         let matrices: Vec<&Matrix> = positions.iter().filter_map(|p| self.plan.matrices.get(*p)).collect();
         let jobs: Vec<Job> = matrices.iter().map(|matrix| job(matrix)).collect();
-        schedule::run(&jobs, self.settings.threads, self.progress, |index| {
+        let compute = |index: usize| {
             let missing = || Error::NotFound(format!("there is no matrix number {index}."));
             self.outcome(matrices.get(index).ok_or_else(missing)?, Precision::Exact)
-        })
+        };
+        // They were read a moment ago.
+        schedule::run(&jobs, self.settings.threads, self.progress, Work { compute, prepare: |_| {} })
     }
 
     fn outcome(&self, matrix: &Matrix, precision: Precision) -> Result<measure::Outcome> {
@@ -131,6 +141,12 @@ impl Run<'_> {
         match self.tensor(skip.tensor).filter(|_| !skip.by_choice) {
             Some(tensor) => measure::look_over(self.checkpoint, tensor),
             None => Ok(Survey::default()),
+        }
+    }
+
+    fn will_need(&self, tensor: usize, elements: Range<usize>) {
+        if let Some(tensor) = self.tensor(tensor) {
+            self.checkpoint.will_need(tensor, elements.start..elements.end.min(tensor.elements));
         }
     }
 

@@ -32,14 +32,23 @@ pub(super) struct Job {
     pub parallelism: Parallelism,
 }
 
+/// What is done for a job, by its number.
+pub(super) struct Work<C, P> {
+    /// Does it.
+    pub compute: C,
+    /// Called some time before, so that what the job reads is there when it begins. It returns at once.
+    pub prepare: P,
+}
+
 /// Runs `compute(0..jobs.len())` and returns the results in that order. The first error (in the
 /// order of the jobs) wins, after the jobs that had begun are done.
 pub(super) fn run<T: Send>(
     jobs: &[Job],
     threads: usize,
     progress: &dyn Progress,
-    compute: impl Fn(usize) -> Result<T> + Sync,
+    work: Work<impl Fn(usize) -> Result<T> + Sync, impl Fn(usize) + Sync>,
 ) -> Result<Vec<T>> {
+    let Work { compute, prepare } = work;
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()
@@ -63,12 +72,29 @@ pub(super) fn run<T: Send>(
         }
         progress.advance(jobs.get(index).map_or(0.0, |job| job.work));
     };
-    pool.install(|| large.iter().copied().for_each(one));
+    // One job ahead of every thread: while it computes, the system reads.
+    let ahead = |queue: &[usize], position: usize| {
+        if let Some(index) = queue.get(position) {
+            prepare(*index);
+        }
+    };
+    ahead(&large, 0);
+    pool.install(|| {
+        for (position, index) in large.iter().enumerate() {
+            ahead(&large, position + 1);
+            one(*index);
+        }
+    });
+    let threads = pool.current_num_threads();
+    (0..threads).for_each(|position| ahead(&small, position));
     let next = AtomicUsize::new(0);
     pool.scope(|scope| {
-        for _ in 0..pool.current_num_threads() {
+        for _ in 0..threads {
             scope.spawn(|_| {
-                while let Some(index) = small.get(next.fetch_add(1, Ordering::Relaxed)) {
+                loop {
+                    let position = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(index) = small.get(position) else { break };
+                    ahead(&small, position + threads);
                     one(*index);
                 }
             });
@@ -109,7 +135,8 @@ mod tests {
     fn results_keep_the_order_of_the_jobs() {
         let jobs = jobs(&[1.0, 100.0, 3.0, 60.0, 2.0]);
         for threads in [1, 4] {
-            let found = run(&jobs, threads, &Silent, |i| Ok(i * 10)).unwrap();
+            let found =
+                run(&jobs, threads, &Silent, Work { compute: |i| Ok(i * 10), prepare: |_| {} }).unwrap();
             assert_eq!(found, [0, 10, 20, 30, 40]);
         }
     }
@@ -117,8 +144,25 @@ mod tests {
     #[test]
     fn an_error_ends_the_run() {
         let jobs = jobs(&[1.0, 2.0, 3.0]);
-        let found =
-            run(&jobs, 2, &Silent, |i| if i == 0 { Err(Error::Setting("broken".to_owned())) } else { Ok(i) });
+        let compute = |i| if i == 0 { Err(Error::Setting("broken".to_owned())) } else { Ok(i) };
+        let found = run(&jobs, 2, &Silent, Work { compute, prepare: |_| {} });
         assert_eq!(found.unwrap_err().to_string(), "broken");
+    }
+
+    #[test]
+    fn every_job_is_prepared_once_and_before_it_is_computed() {
+        let jobs = jobs(&[1.0, 100.0, 3.0, 60.0, 2.0, 5.0, 4.0]);
+        for threads in [1, 3] {
+            let prepared = Mutex::new(Vec::new());
+            let compute = |i: usize| {
+                assert!(prepared.lock().unwrap().contains(&i), "{i} was not prepared");
+                Ok(i)
+            };
+            let prepare = |i| prepared.lock().unwrap().push(i);
+            run(&jobs, threads, &Silent, Work { compute, prepare }).unwrap();
+            let mut all = prepared.into_inner().unwrap();
+            all.sort_unstable();
+            assert_eq!(all, [0, 1, 2, 3, 4, 5, 6]);
+        }
     }
 }

@@ -54,4 +54,10 @@ impl Bytes for Files {
     fn bytes(&self, file: usize, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
         self.get(file)?.read(range)
     }
+
+    fn will_need(&self, file: usize, range: Range<u64>) {
+        if let Some(storage) = self.storages.get(file) {
+            storage.will_need(range);
+        }
+    }
 }

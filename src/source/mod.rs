@@ -204,6 +204,11 @@ impl Checkpoint {
         tensor.read(&self.files, elements)
     }
 
+    /// Says that some elements will be read soon; see [`crate::tensors::Bytes::will_need`].
+    pub fn will_need(&self, tensor: &Tensor, elements: Range<usize>) {
+        tensor.will_need(&self.files, elements);
+    }
+
     /// Checks that no file changed since it was opened.
     ///
     /// # Errors

@@ -114,6 +114,29 @@ impl Storage {
         }
     }
 
+    /// Asks the system to read a range into its cache while other things are computed. Nothing is lost
+    /// where it does not: the range is then read when it is needed.
+    pub fn will_need(&self, range: Range<u64>) {
+        let length = range.end.min(self.bytes).saturating_sub(range.start);
+        let (Ok(start), Ok(count)) = (usize::try_from(range.start), usize::try_from(length)) else { return };
+        if count == 0 {
+            return;
+        }
+        match &self.backing {
+            #[cfg(unix)]
+            Backing::Mapped(map) => {
+                let _ = map.advise_range(memmap2::Advice::WillNeed, start, count);
+            }
+            #[cfg(target_os = "linux")]
+            Backing::Read(file) => {
+                let length = std::num::NonZeroU64::new(length);
+                let _ = rustix::fs::fadvise(file, range.start, length, rustix::fs::Advice::WillNeed);
+            }
+            #[cfg(not(target_os = "linux"))]
+            _ => {}
+        }
+    }
+
     /// Checks that size and modification time are still what they were when the file was opened.
     ///
     /// # Errors

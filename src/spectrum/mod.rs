@@ -23,6 +23,8 @@ mod two_stage;
 
 use std::ops::Range;
 
+use faer::MatMut;
+
 pub use complex::ComplexEmbedding;
 pub use faer_engine::FaerEngine;
 pub use gram::gram;
@@ -80,6 +82,11 @@ impl<T: Real> Dense<T> {
     pub fn zeros(rows: usize, cols: usize) -> Dense<T> {
         Dense { data: vec![T::zero(); rows * cols], rows, cols }
     }
+
+    /// As the dense kernels take it.
+    fn as_mut(&mut self) -> MatMut<'_, T> {
+        MatMut::from_column_major_slice_mut(&mut self.data, self.rows, self.cols)
+    }
 }
 
 impl Dense {
@@ -112,9 +119,20 @@ impl Elements for Dense {
     }
 
     fn copy_block(&self, rows: Range<usize>, cols: Range<usize>, out: &mut [f64]) {
-        for (line, row) in out.chunks_exact_mut(cols.len().max(1)).zip(rows) {
-            for (target, col) in line.iter_mut().zip(cols.clone()) {
-                *target = self.data.get(row + col * self.rows).copied().unwrap_or(0.0);
+        // A transposition, a few columns at a time, so that the cache lines of both sides are used up.
+        const TOGETHER: usize = 8;
+        let width = cols.len();
+        for first in cols.clone().step_by(TOGETHER) {
+            let count = TOGETHER.min(cols.end - first);
+            let offset = first - cols.start;
+            let columns = self.data.chunks_exact(self.rows.max(1)).skip(first).take(count);
+            let columns = columns.map(|column| column.get(rows.clone()).unwrap_or_default());
+            let columns: Vec<&[f64]> = columns.collect();
+            for (i, line) in out.chunks_exact_mut(width.max(1)).enumerate() {
+                let targets = line.iter_mut().skip(offset);
+                for (target, column) in targets.zip(&columns) {
+                    *target = column.get(i).copied().unwrap_or(0.0);
+                }
             }
         }
     }

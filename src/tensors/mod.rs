@@ -137,6 +137,12 @@ pub trait Bytes: Sync {
     /// [`crate::Error::Changed`] where the file does not, or no longer, hold them;
     /// [`crate::Error::Io`].
     fn bytes(&self, file: usize, range: Range<u64>) -> Result<Cow<'_, [u8]>>;
+
+    /// Says that a range will be asked for soon, so that it can be read meanwhile. A hint: it takes
+    /// no memory of the process, waits for nothing, and may do nothing.
+    fn will_need(&self, file: usize, range: Range<u64>) {
+        let _ = (file, range);
+    }
 }
 
 /// Elements that do not stand in a file as they are: quantised ones, views with strides, sums of a
@@ -155,6 +161,11 @@ pub trait Encoding: Debug + Send + Sync {
     /// for multiples of it.
     fn granule(&self) -> usize {
         1
+    }
+
+    /// Passes what [`decode`](Self::decode) will read for these elements to [`Bytes::will_need`].
+    fn will_need(&self, files: &dyn Bytes, elements: Range<usize>) {
+        let _ = (files, elements);
     }
 
     /// The row-major elements of a range, as little-endian numbers of the tensor's `dtype`:
@@ -230,6 +241,23 @@ impl Tensor {
         }
     }
 
+    /// Says that some of its elements will be read soon; see [`Bytes::will_need`].
+    pub fn will_need(&self, files: &dyn Bytes, elements: Range<usize>) {
+        match &self.content {
+            Content::Stored { file, bytes } => files.will_need(*file, self.place(bytes, elements)),
+            Content::Encoded(encoding) => encoding.will_need(files, elements),
+        }
+    }
+
+    /// Where some of the elements lie in the file that holds all of them at `bytes`.
+    fn place(&self, bytes: &Range<u64>, elements: Range<usize>) -> Range<u64> {
+        let at = |element: usize| {
+            let bits = element as u128 * self.dtype.bits() as u128;
+            u64::try_from(bits / 8).unwrap_or(u64::MAX).saturating_add(bytes.start)
+        };
+        at(elements.start)..at(elements.end)
+    }
+
     /// Some of its elements, as little-endian numbers of its type, the first of them first.
     ///
     /// # Errors
@@ -238,11 +266,7 @@ impl Tensor {
     pub fn read<'a>(&self, files: &'a dyn Bytes, elements: Range<usize>) -> Result<Cow<'a, [u8]>> {
         match &self.content {
             Content::Stored { file, bytes } => {
-                let at = |element: usize| {
-                    let bits = element as u128 * self.dtype.bits() as u128;
-                    u64::try_from(bits / 8).unwrap_or(u64::MAX).saturating_add(bytes.start)
-                };
-                let range = at(elements.start)..at(elements.end);
+                let range = self.place(bytes, elements);
                 // Beyond the tensor: an empty file range at an impossible place is refused there.
                 let range = if range.end > bytes.end { u64::MAX..u64::MAX } else { range };
                 files.bytes(*file, range)

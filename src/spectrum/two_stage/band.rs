@@ -7,10 +7,11 @@
 
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
+use faer::reborrow::{Reborrow, ReborrowMut};
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 
 use super::kernels::{Work, axpy, dot, reflector, vectorised};
-use crate::spectrum::gram::add_lower_product;
+use crate::spectrum::gram::{add_lower_product, add_product};
 use crate::spectrum::{Dense, Parallelism, Real};
 
 /// Rows of the symmetric product that one task computes.
@@ -18,62 +19,88 @@ const TILE: usize = 256;
 
 /// Reduces the lower triangle of `matrix` to a band of `bandwidth` subdiagonals, in place. What
 /// lies below the band afterwards is left over and means nothing.
+///
+/// The QR decomposition of a panel is the one part that a single thread does, column by column. So
+/// the next panel's columns are transformed before the rest, and it is factored meanwhile.
 pub(super) fn reduce<T: Real>(matrix: &mut Dense<T>, bandwidth: usize) {
     let n = matrix.rows;
-    let mut first = 0;
-    while first + bandwidth + 1 < n {
-        let below = first + bandwidth;
-        let panel = Panel::factor(matrix, first, below, bandwidth);
-        panel.store(matrix, first, below);
-        let whole = MatMut::from_column_major_slice_mut(&mut matrix.data, n, n);
-        let rest = whole.submatrix_mut(below, below, n - below, n - below);
-        transform(rest, panel.vectors());
-        first += bandwidth;
+    // A panel: its first column, and the first row below the band.
+    let panel_at = |first: usize| (first + bandwidth + 1 < n).then_some((first, first + bandwidth));
+    let mut current = panel_at(0).map(|(first, below)| {
+        let panel = Columns::copy(matrix.as_mut(), first, below, bandwidth).factor();
+        (panel, first, below)
+    });
+    while let Some((panel, first, below)) = current {
+        let mut whole = matrix.as_mut();
+        panel.store(whole.rb_mut(), first, below);
+        let mut rest = whole.rb_mut().submatrix_mut(below, below, n - below, n - below);
+        let update = Update::of(rest.rb(), &panel);
+        let Some((next_first, next_below)) = panel_at(below) else {
+            update.apply(rest, 0);
+            return;
+        };
+        update.apply_to_columns(rest.rb_mut().subcols_mut(0, bandwidth));
+        let next = Columns::copy(whole.rb_mut(), next_first, next_below, bandwidth);
+        let size = n - next_below;
+        let rest = whole.submatrix_mut(next_below, next_below, size, size);
+        let (next, ()) = rayon::join(|| next.factor(), || update.apply(rest, bandwidth));
+        current = Some((next, next_first, next_below));
     }
 }
 
-/// The part of some columns below the band, as a QR decomposition: the reflectors' vectors on and
-/// below the diagonal, R above it, and R's diagonal.
-struct Panel<T> {
+/// The part of some columns below the band, as a QR decomposition Q·R with Q = I − V·T·Vᵀ: the
+/// reflectors' vectors on and below the diagonal, R above it, and R's diagonal.
+struct Panel<T: Real> {
     rows: usize,
     data: Vec<T>,
     diagonal: Vec<T>,
-    taus: Vec<T>,
+    /// V, unit lower trapezoidal; a zero column stands for a reflector that is the identity.
+    vectors: Mat<T>,
+    /// T, upper triangular.
+    block: Mat<T>,
+}
+
+/// The elements of a panel before its decomposition.
+struct Columns<T> {
+    rows: usize,
+    data: Vec<T>,
+}
+
+impl<T: Real> Columns<T> {
+    fn copy(matrix: MatMut<'_, T>, first: usize, below: usize, count: usize) -> Columns<T> {
+        let rows = matrix.nrows() - below;
+        let part = matrix.as_ref().submatrix(below, first, rows, count);
+        let mut data = Vec::with_capacity(rows * count);
+        part.col_iter().for_each(|column| data.extend(column.iter().copied()));
+        Columns { rows, data }
+    }
+
+    fn factor(mut self) -> Panel<T> {
+        let rows = self.rows;
+        let count = (self.data.len() / rows).min(rows);
+        let (mut diagonal, mut taus) = (vec![T::zero(); count], vec![T::zero(); count]);
+        vectorised(Factor { rows, data: &mut self.data, diagonal: &mut diagonal, taus: &mut taus });
+        let vector = |i: usize, j: usize| {
+            if i >= j && taus[j] != T::zero() { self.data[i + j * rows] } else { T::zero() }
+        };
+        let vectors = Mat::from_fn(rows, count, vector);
+        let block = block_factor(vectors.as_ref());
+        Panel { rows, data: self.data, diagonal, vectors, block }
+    }
 }
 
 impl<T: Real> Panel<T> {
-    fn factor(matrix: &Dense<T>, first: usize, below: usize, columns: usize) -> Panel<T> {
-        let n = matrix.rows;
-        let rows = n - below;
-        let mut data = Vec::with_capacity(rows * columns);
-        for j in first..first + columns {
-            data.extend_from_slice(&matrix.data[below + j * n..(j + 1) * n]);
-        }
-        let count = columns.min(rows);
-        let (mut diagonal, mut taus) = (vec![T::zero(); count], vec![T::zero(); count]);
-        vectorised(Factor { rows, data: &mut data, diagonal: &mut diagonal, taus: &mut taus });
-        Panel { rows, data, diagonal, taus }
-    }
-
     /// Writes R where the panel was: it lies inside the band.
-    fn store(&self, matrix: &mut Dense<T>, first: usize, below: usize) {
-        let n = matrix.rows;
+    fn store(&self, matrix: MatMut<'_, T>, first: usize, below: usize) {
+        let mut target = matrix.submatrix_mut(below, first, self.rows, self.data.len() / self.rows);
         for (j, column) in self.data.chunks_exact(self.rows).enumerate() {
-            let target = &mut matrix.data[below + (first + j) * n..];
-            let above = j.min(self.rows);
-            target[..above].copy_from_slice(&column[..above]);
+            for (i, value) in column.iter().enumerate().take(j) {
+                target[(i, j)] = *value;
+            }
             if let Some(diagonal) = self.diagonal.get(j) {
-                target[j] = *diagonal;
+                target[(j, j)] = *diagonal;
             }
         }
-    }
-
-    /// V: unit lower trapezoidal; a zero column stands for a reflector that is the identity.
-    fn vectors(&self) -> Mat<T> {
-        let vector = |i: usize, j: usize| {
-            if i >= j && self.taus[j] != T::zero() { self.data[i + j * self.rows] } else { T::zero() }
-        };
-        Mat::from_fn(self.rows, self.taus.len(), vector)
     }
 }
 
@@ -100,28 +127,45 @@ impl<T: Real> Work for Factor<'_, T> {
     }
 }
 
-/// A ← Qᵀ·A·Q on the lower triangle: A − V·Wᵀ − W·Vᵀ with X = A·V·T and W = X − ½·V·(Tᵀ·Vᵀ·X).
-fn transform<T: Real>(mut a: MatMut<'_, T>, vectors: Mat<T>) {
-    let (rows, count) = (vectors.nrows(), vectors.ncols());
-    let v = vectors.as_ref();
-    let t = block_factor(v);
-    let mut product = Mat::<T>::zeros(rows, count);
-    symmetric_product(product.as_mut(), 0, a.as_ref(), v);
-    let mut w = Mat::<T>::zeros(rows, count);
-    matmul(w.as_mut(), Accum::Replace, product.as_ref(), t.as_ref(), T::one(), Par::Seq);
-    let mut inner = Mat::<T>::zeros(count, count);
-    matmul(inner.as_mut(), Accum::Replace, v.transpose(), w.as_ref(), T::one(), Par::Seq);
-    let mut outer = Mat::<T>::zeros(count, count);
-    matmul(outer.as_mut(), Accum::Replace, t.transpose(), inner.as_ref(), T::one(), Par::Seq);
-    matmul(w.as_mut(), Accum::Add, v, outer.as_ref(), T::narrow(-0.5), Par::Seq);
-    let pair = |first: MatRef<'_, T>, second: MatRef<'_, T>| {
-        let mut both = Mat::<T>::zeros(rows, 2 * count);
-        both.as_mut().subcols_mut(0, count).copy_from(first);
-        both.as_mut().subcols_mut(count, count).copy_from(second);
-        both
-    };
-    let (left, right) = (pair(v, w.as_ref()), pair(w.as_ref(), v));
-    add_lower_product(a.as_mut(), left.as_ref(), right.as_ref(), -T::one(), Parallelism::Within);
+/// The transformation A ← Qᵀ·A·Q of one panel: A − L·Rᵀ with L = [V W], R = [W V], where
+/// X = A·V·T and W = X − ½·V·(Tᵀ·Vᵀ·X).
+struct Update<T: Real> {
+    left: Mat<T>,
+    right: Mat<T>,
+}
+
+impl<T: Real> Update<T> {
+    fn of(a: MatRef<'_, T>, panel: &Panel<T>) -> Update<T> {
+        let (v, t) = (panel.vectors.as_ref(), panel.block.as_ref());
+        let (rows, count) = (v.nrows(), v.ncols());
+        let mut product = Mat::<T>::zeros(rows, count);
+        symmetric_product(product.as_mut(), 0, a, v);
+        let (mut left, mut right) = (Mat::<T>::zeros(rows, 2 * count), Mat::<T>::zeros(rows, 2 * count));
+        let mut w = right.as_mut().subcols_mut(0, count);
+        add_product(w.rb_mut(), product.as_ref(), t.transpose(), T::one(), Parallelism::Within);
+        let mut inner = Mat::<T>::zeros(count, count);
+        matmul(inner.as_mut(), Accum::Replace, v.transpose(), w.rb(), T::one(), Par::Seq);
+        let mut outer = Mat::<T>::zeros(count, count);
+        matmul(outer.as_mut(), Accum::Replace, t.transpose(), inner.as_ref(), T::one(), Par::Seq);
+        add_product(w.rb_mut(), v, outer.transpose(), T::narrow(-0.5), Parallelism::Within);
+        left.as_mut().subcols_mut(count, count).copy_from(w.rb());
+        left.as_mut().subcols_mut(0, count).copy_from(v);
+        right.as_mut().subcols_mut(count, count).copy_from(v);
+        Update { left, right }
+    }
+
+    /// Transforms the first columns, all of their rows: above the diagonal they mean nothing.
+    fn apply_to_columns(&self, columns: MatMut<'_, T>) {
+        let right = self.right.as_ref().subrows(0, columns.ncols());
+        add_product(columns, self.left.as_ref(), right, -T::one(), Parallelism::Within);
+    }
+
+    /// Transforms the lower triangle of what lies from row and column `from` on.
+    fn apply(&self, a: MatMut<'_, T>, from: usize) {
+        let rows = self.left.nrows() - from;
+        let (left, right) = (self.left.as_ref().subrows(from, rows), self.right.as_ref().subrows(from, rows));
+        add_lower_product(a, left, right, -T::one(), Parallelism::Within);
+    }
 }
 
 /// T of H₁·…·H_k = I − V·T·Vᵀ: the inverse of the upper triangle of VᵀV with its diagonal halved.
