@@ -6,45 +6,41 @@
 #![allow(clippy::indexing_slicing)]
 
 use faer::linalg::matmul::matmul;
-use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::reborrow::{Reborrow, ReborrowMut};
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 
 use super::kernels::{Work, axpy, dot, reflector, vectorised};
+use super::pass;
 use crate::spectrum::gram::{add_lower_product, add_product};
 use crate::spectrum::{Dense, Parallelism, Real};
-
-/// Rows of the symmetric product that one task computes.
-const TILE: usize = 256;
 
 /// Reduces the lower triangle of `matrix` to a band of `bandwidth` subdiagonals, in place. What
 /// lies below the band afterwards is left over and means nothing.
 ///
-/// The QR decomposition of a panel is the one part that a single thread does, column by column. So
-/// the next panel's columns are transformed before the rest, and it is factored meanwhile.
+/// The matrix is too large for any cache, so that each pass over it costs. The transformation of a
+/// panel needs A·V first and changes A afterwards: two passes. Here the change waits until the next
+/// panel's V is known (only that panel's own columns are changed at once), and both are done in one.
 pub(super) fn reduce<T: Real>(matrix: &mut Dense<T>, bandwidth: usize) {
     let n = matrix.rows;
-    // A panel: its first column, and the first row below the band.
-    let panel_at = |first: usize| (first + bandwidth + 1 < n).then_some((first, first + bandwidth));
-    let mut current = panel_at(0).map(|(first, below)| {
-        let panel = Columns::copy(matrix.as_mut(), first, below, bandwidth).factor();
-        (panel, first, below)
-    });
-    while let Some((panel, first, below)) = current {
-        let mut whole = matrix.as_mut();
+    let mut whole = matrix.as_mut();
+    let mut waiting: Option<Update<T>> = None;
+    let mut first = 0;
+    while first + bandwidth + 1 < n {
+        let below = first + bandwidth;
+        let panel = Columns::copy(whole.rb(), first, below, bandwidth).factor();
         panel.store(whole.rb_mut(), first, below);
         let mut rest = whole.rb_mut().submatrix_mut(below, below, n - below, n - below);
-        let update = Update::of(rest.rb(), &panel);
-        let Some((next_first, next_below)) = panel_at(below) else {
-            update.apply(rest, 0);
-            return;
-        };
-        update.apply_to_columns(rest.rb_mut().subcols_mut(0, bandwidth));
-        let next = Columns::copy(whole.rb_mut(), next_first, next_below, bandwidth);
-        let size = n - next_below;
-        let rest = whole.submatrix_mut(next_below, next_below, size, size);
-        let (next, ()) = rayon::join(|| next.factor(), || update.apply(rest, bandwidth));
-        current = Some((next, next_first, next_below));
+        let product = pass::transform_and_multiply(rest.rb_mut(), waiting.as_ref(), panel.vectors.as_ref());
+        let update = Update::of(product, &panel);
+        let columns = bandwidth.min(n - below);
+        update.apply_to_columns(rest.subcols_mut(0, columns));
+        waiting = Some(update.without_first(columns));
+        first = below;
+    }
+    if let Some(update) = waiting {
+        let start = first + bandwidth.min(n - first);
+        let size = n - start;
+        update.apply(whole.submatrix_mut(start, start, size, size));
     }
 }
 
@@ -67,9 +63,9 @@ struct Columns<T> {
 }
 
 impl<T: Real> Columns<T> {
-    fn copy(matrix: MatMut<'_, T>, first: usize, below: usize, count: usize) -> Columns<T> {
+    fn copy(matrix: MatRef<'_, T>, first: usize, below: usize, count: usize) -> Columns<T> {
         let rows = matrix.nrows() - below;
-        let part = matrix.as_ref().submatrix(below, first, rows, count);
+        let part = matrix.submatrix(below, first, rows, count);
         let mut data = Vec::with_capacity(rows * count);
         part.col_iter().for_each(|column| data.extend(column.iter().copied()));
         Columns { rows, data }
@@ -129,17 +125,18 @@ impl<T: Real> Work for Factor<'_, T> {
 
 /// The transformation A ← Qᵀ·A·Q of one panel: A − L·Rᵀ with L = [V W], R = [W V], where
 /// X = A·V·T and W = X − ½·V·(Tᵀ·Vᵀ·X).
-struct Update<T: Real> {
-    left: Mat<T>,
-    right: Mat<T>,
+pub(super) struct Update<T: Real> {
+    pub left: Mat<T>,
+    pub right: Mat<T>,
+    /// The rows of L and R that belong to the first row and column of what is to be transformed.
+    pub skip: usize,
 }
 
 impl<T: Real> Update<T> {
-    fn of(a: MatRef<'_, T>, panel: &Panel<T>) -> Update<T> {
+    /// From A·V.
+    fn of(product: Mat<T>, panel: &Panel<T>) -> Update<T> {
         let (v, t) = (panel.vectors.as_ref(), panel.block.as_ref());
         let (rows, count) = (v.nrows(), v.ncols());
-        let mut product = Mat::<T>::zeros(rows, count);
-        symmetric_product(product.as_mut(), 0, a, v);
         let (mut left, mut right) = (Mat::<T>::zeros(rows, 2 * count), Mat::<T>::zeros(rows, 2 * count));
         let mut w = right.as_mut().subcols_mut(0, count);
         add_product(w.rb_mut(), product.as_ref(), t.transpose(), T::one(), Parallelism::Within);
@@ -151,19 +148,30 @@ impl<T: Real> Update<T> {
         left.as_mut().subcols_mut(count, count).copy_from(w.rb());
         left.as_mut().subcols_mut(0, count).copy_from(v);
         right.as_mut().subcols_mut(count, count).copy_from(v);
-        Update { left, right }
+        Update { left, right, skip: 0 }
+    }
+
+    /// What is left of it once the first columns are transformed.
+    fn without_first(self, columns: usize) -> Update<T> {
+        Update { skip: self.skip + columns, ..self }
+    }
+
+    /// L and R of the rows and columns that are to be transformed.
+    pub fn factors(&self) -> (MatRef<'_, T>, MatRef<'_, T>) {
+        let rows = self.left.nrows() - self.skip;
+        (self.left.as_ref().subrows(self.skip, rows), self.right.as_ref().subrows(self.skip, rows))
     }
 
     /// Transforms the first columns, all of their rows: above the diagonal they mean nothing.
     fn apply_to_columns(&self, columns: MatMut<'_, T>) {
-        let right = self.right.as_ref().subrows(0, columns.ncols());
-        add_product(columns, self.left.as_ref(), right, -T::one(), Parallelism::Within);
+        let (left, right) = self.factors();
+        let right = right.subrows(0, columns.ncols());
+        add_product(columns, left, right, -T::one(), Parallelism::Within);
     }
 
-    /// Transforms the lower triangle of what lies from row and column `from` on.
-    fn apply(&self, a: MatMut<'_, T>, from: usize) {
-        let rows = self.left.nrows() - from;
-        let (left, right) = (self.left.as_ref().subrows(from, rows), self.right.as_ref().subrows(from, rows));
+    /// Transforms the lower triangle of all that is to be transformed.
+    fn apply(&self, a: MatMut<'_, T>) {
+        let (left, right) = self.factors();
         add_lower_product(a, left, right, -T::one(), Parallelism::Within);
     }
 }
@@ -184,39 +192,4 @@ fn block_factor<T: Real>(v: MatRef<'_, T>) -> Mat<T> {
         }
     }
     t
-}
-
-/// Y = A·V for a symmetric A of which the lower triangle is filled; rows from `first` on. Each tile
-/// of rows is one task, and no two write to the same place.
-fn symmetric_product<T: Real>(y: MatMut<'_, T>, first: usize, a: MatRef<'_, T>, v: MatRef<'_, T>) {
-    let rows = y.nrows();
-    if rows > TILE {
-        // At a multiple of the tile, so that the tiles do not depend on the splitting.
-        let half = (rows / 2).next_multiple_of(TILE).min(rows - 1);
-        let (top, bottom) = y.split_at_row_mut(half);
-        rayon::join(|| symmetric_product(top, first, a, v), || symmetric_product(bottom, first + half, a, v));
-        return;
-    }
-    let mut y = y;
-    let end = first + rows;
-    let (above, here, below) = (v.subrows(0, first), v.subrows(first, rows), v.subrows(end, v.nrows() - end));
-    matmul(y.as_mut(), Accum::Replace, a.submatrix(first, 0, rows, first), above, T::one(), Par::Seq);
-    let column = a.submatrix(end, first, a.nrows() - end, rows);
-    matmul(y.as_mut(), Accum::Add, column.transpose(), below, T::one(), Par::Seq);
-    let corner = a.submatrix(first, first, rows, rows);
-    let mut add = |triangle: MatRef<'_, T>, structure: BlockStructure| {
-        triangular::matmul(
-            y.as_mut(),
-            BlockStructure::Rectangular,
-            Accum::Add,
-            triangle,
-            structure,
-            here,
-            BlockStructure::Rectangular,
-            T::one(),
-            Par::Seq,
-        );
-    };
-    add(corner, BlockStructure::TriangularLower);
-    add(corner.transpose(), BlockStructure::StrictTriangularUpper);
 }

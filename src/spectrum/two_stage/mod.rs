@@ -12,6 +12,7 @@
 mod band;
 mod chase;
 mod kernels;
+mod pass;
 
 use super::{Dense, Real};
 
