@@ -1,7 +1,7 @@
 //! Last stage: thresholds on a finished report.
 
 use crate::error::{Error, Result};
-use crate::report::{Finding, Gate, Report};
+use crate::report::{Finding, Gate, Matrix, Report};
 use crate::text::printable;
 
 /// Bounds that a checkpoint must keep; `None` where there is none.
@@ -70,7 +70,10 @@ impl Thresholds {
                 bound: None,
             });
         }
-        if !report.blocks.iter().any(|block| block.alpha.is_some()) {
+        // Updates have no alpha, but norms and ranks that can be held against bounds.
+        let measured = |m: &Matrix| m.is_update() && m.scheduled;
+        let updates = report.matrices.iter().any(measured);
+        if !updates && !report.blocks.iter().any(|block| block.alpha.is_some()) {
             check.missing.push(no_block(report));
         }
         let std = Rule::at_most("max-alpha-std", self.max_alpha_std);

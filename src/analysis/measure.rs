@@ -7,7 +7,7 @@ use crate::source::Checkpoint;
 use crate::spectrum::{self, ComplexEmbedding, Elements, Engine, Failure, Method, Spectrum};
 use crate::tensors::{Dtype, Kind, Survey, Tensor, decode, survey};
 
-use super::Settings;
+use super::{Settings, update};
 
 /// The largest relative error that the fast way may have in any number; beyond it the singular
 /// values of the matrix itself are computed.
@@ -34,6 +34,8 @@ pub(super) mod status {
     pub const TOO_FEW: &str = "too-few-eigenvalues";
     pub const NON_FINITE: &str = "non-finite";
     pub const ZERO: &str = "zero";
+    /// An adapter's update without its base: no weight, and so without an alpha by definition.
+    pub const UPDATE: &str = "low-rank-update";
 }
 
 /// Measures one matrix of a checkpoint.
@@ -47,6 +49,11 @@ pub(super) fn outcome(
     engine: &dyn Engine,
     settings: &Settings,
 ) -> Result<Outcome> {
+    if let Some(factors) = checkpoint.factors(tensor)? {
+        let failed =
+            |_| Error::NoConvergence { matrix: matrix.name(&tensor.name), engine: engine.name() };
+        return update::outcome(&factors, matrix, engine).map_err(failed);
+    }
     // A complex number is laid out as two F32.
     let width = if matrix.dtype == Dtype::C64 { 2 } else { 1 };
     let span = matrix.layout.span(matrix.pooled * width);
@@ -88,6 +95,9 @@ pub(super) fn outcome(
 /// Those of reading.
 pub(super) fn look_over(checkpoint: &Checkpoint, tensor: &Tensor) -> Result<Survey> {
     const CHUNK: usize = 1 << 16;
+    if let Some(factors) = checkpoint.factors(tensor)? {
+        return Ok(update::survey_of(&factors));
+    }
     // A complex number is decoded as two reals.
     let width = match tensor.dtype.kind() {
         Kind::Real => 1,
@@ -150,7 +160,7 @@ fn numbers(
 }
 
 /// Zero and non-finite matrices have a status in place of numbers.
-fn without_spectrum(found: &Survey, warnings: &mut Vec<String>) -> Option<Outcome> {
+pub(super) fn without_spectrum(found: &Survey, warnings: &mut Vec<String>) -> Option<Outcome> {
     let nothing =
         |status| Outcome { metrics: vec![None; METRICS.len()], tail: None, status, warnings: Vec::new() };
     if let Some(sentence) = found.describe() {

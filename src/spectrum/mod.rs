@@ -12,6 +12,7 @@
 mod complex;
 mod faer_engine;
 mod gram;
+mod low_rank;
 #[cfg(feature = "lapack")]
 mod lapack_engine;
 mod tridiagonal;
@@ -22,6 +23,8 @@ use std::ops::Range;
 pub use complex::ComplexEmbedding;
 pub use faer_engine::FaerEngine;
 pub use gram::gram;
+pub use low_rank::product_singular_values;
+pub(crate) use low_rank::reduced;
 #[cfg(feature = "lapack")]
 pub use lapack_engine::LapackEngine;
 pub use tridiagonal::{bidiagonal_singular_values, tridiagonal_eigenvalues};
