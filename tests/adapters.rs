@@ -58,8 +58,13 @@ fn assert_tensor(checkpoint: &Checkpoint, name: &str, expected: &Value) {
 
 /// Compares norms and ranks with those of the singular values that NumPy found.
 fn assert_numbers(matrix: &Matrix, expected: &Value) {
-    let values: Vec<f64> =
+    let mut values: Vec<f64> =
         expected["singular_values"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+    if matrix.is_update() {
+        // PEFT multiplies in single precision, and leaves its rounding errors where there are zeros.
+        let noise = 1e-5 * values[0];
+        values.iter_mut().filter(|v| **v < noise).for_each(|v| *v = 0.0);
+    }
     let squares: f64 = values.iter().map(|v| v * v).sum();
     let largest = values[0];
     let sum: f64 = values.iter().sum();
@@ -113,14 +118,12 @@ fn alone_an_adapter_gives_its_products_and_no_alpha() {
         let tensors = tensors.as_object().unwrap();
         assert_eq!(report.matrices.len(), tensors.len(), "{name}");
         for (tensor, expected) in tensors {
-            // Alone, nothing tells of a square weight of a Conv1D but PEFT's flag, and that is wrong here.
+            // Alone, nothing tells of Conv1D but PEFT's flag, which is wrong here: ΔW is then the transpose.
             if !(name == "tied" && tensor.contains("c_proj")) {
                 assert_tensor(&checkpoint, tensor, expected);
             }
             let matrix = common::matrix(&report, tensor);
-            if !(name == "tied" && tensor.contains("c_proj") && matrix.role == "linear") {
-                assert_numbers(matrix, expected);
-            }
+            assert_numbers(matrix, expected);
             assert_eq!((matrix.metric("alpha"), matrix.status), (None, "low-rank-update"));
             assert!(matrix.dtype.starts_with("LoRA r="), "{}", matrix.dtype);
             assert_eq!(matrix.tensors.len(), 2);
@@ -145,7 +148,8 @@ fn the_parts_of_an_update_are_rows_and_columns_of_it() {
     let whole = report(&checkpoint);
     let square = |m: &Matrix| m.metric("frobenius_norm").unwrap().powi(2);
     let name = "transformer.h.0.attn.c_attn.weight";
-    let sum: f64 = parts.matrices.iter().filter(|m| m.tensors == common::matrix(&whole, name).tensors).map(square).sum();
+    let sum: f64 =
+        parts.matrices.iter().filter(|m| m.tensors == common::matrix(&whole, name).tensors).map(square).sum();
     let expected = square(common::matrix(&whole, name));
     assert!((sum - expected).abs() < 1e-12 * expected, "{sum} {expected}");
     assert!(parts.matrices.len() >= whole.matrices.len());
@@ -351,7 +355,8 @@ fn directories_that_are_no_adapters_are_refused() {
     // The weights without their configuration: their scale is not known.
     let lone = tempfile::tempdir().unwrap();
     let file = lone.path().join("adapter_model.safetensors");
-    std::fs::write(&file, filled(&[("q.lora_A.weight", &[2, 4]), ("q.lora_B.weight", &[6, 2])], noise)).unwrap();
+    std::fs::write(&file, filled(&[("q.lora_A.weight", &[2, 4]), ("q.lora_B.weight", &[6, 2])], noise))
+        .unwrap();
     assert!(open(&file, &[]).unwrap_err().to_string().contains("adapter_config.json"));
     // Under another name they are no weights, either.
     let renamed = lone.path().join("model.safetensors");
@@ -363,7 +368,8 @@ fn directories_that_are_no_adapters_are_refused() {
 
 #[test]
 fn numbers_beyond_all_measure_have_a_status() {
-    let names: [(&str, &[usize]); 2] = [("layers.0.q.lora_A.weight", &[2, 4]), ("layers.0.q.lora_B.weight", &[6, 2])];
+    let names: [(&str, &[usize]); 2] =
+        [("layers.0.q.lora_A.weight", &[2, 4]), ("layers.0.q.lora_B.weight", &[6, 2])];
     let base = small_base();
     let huge = r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 1e308, "rank_pattern": {"q": 2}}"#;
     let zero = r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 0}"#;
@@ -398,7 +404,8 @@ fn numbers_beyond_all_measure_have_a_status() {
 #[test]
 fn every_truncation_is_refused() {
     let base = small_base();
-    let weights = filled(&[("layers.0.q.lora_A.weight", &[2, 4]), ("layers.0.q.lora_B.weight", &[6, 2])], noise);
+    let weights =
+        filled(&[("layers.0.q.lora_A.weight", &[2, 4]), ("layers.0.q.lora_B.weight", &[6, 2])], noise);
     let dir = made(LORA, &weights);
     let apply = || open(base.path(), &[dir.path().to_path_buf()]);
     apply().unwrap();
@@ -473,7 +480,8 @@ fn minilm_with_an_adapter() {
         .collect();
     let tensors: Vec<(&str, &[usize])> = names.iter().map(|(n, s)| (n.as_str(), s.as_slice())).collect();
     let config = r#"{"peft_type": "LORA", "r": 8, "lora_alpha": 16}"#;
-    let analyse = |checkpoint: &Checkpoint| evenkeel::analyze(checkpoint, &Settings::default(), &Silent).unwrap();
+    let analyse =
+        |checkpoint: &Checkpoint| evenkeel::analyze(checkpoint, &Settings::default(), &Silent).unwrap();
     // An untrained adapter, B = 0, changes nothing: not a digit.
     let plain = analyse(&open(&base, &[]).unwrap());
     let zeros = made(config, &filled(&tensors, |_| 0.0));

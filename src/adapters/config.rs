@@ -111,7 +111,9 @@ impl AdapterConfig {
         let ranks = patterns("rank_pattern", raw.rank_pattern)?;
         for value in [rank as f64].into_iter().chain(ranks.values()) {
             if !is_rank(value) {
-                return Err(wrong(format!("it gives the rank {value}, but a rank is a whole number from 1 on")));
+                return Err(wrong(format!(
+                    "it gives the rank {value}, but a rank is a whole number from 1 on"
+                )));
             }
         }
         Ok(AdapterConfig {
@@ -176,9 +178,13 @@ impl Raw {
             Some("LORA") => {}
             Some(other) => {
                 let other = printable(other);
-                return Some(format!("this is a PEFT adapter of the type {other}; of these only LORA is read."));
+                return Some(format!(
+                    "this is a PEFT adapter of the type {other}; of these only LORA is read."
+                ));
             }
-            None => return Some("it has no `peft_type`, so that the kind of adapter is not known.".to_owned()),
+            None => {
+                return Some("it has no `peft_type`, so that the kind of adapter is not known.".to_owned());
+            }
         }
         let variants: [(&str, &str, &Option<Value>); 10] = [
             ("use_dora", "DoRA rescales the columns of the merged weight", &self.use_dora),
@@ -188,7 +194,11 @@ impl Raw {
             ("kasa_config", "KaSA cuts the base weight and scales each rank by itself", &self.kasa_config),
             ("monteclora_config", "MonteCLoRA samples its weights", &self.monteclora_config),
             ("alora_invocation_tokens", "an activated LoRA is never merged", &self.alora_invocation_tokens),
-            ("trainable_token_indices", "it replaces single rows of an embedding", &self.trainable_token_indices),
+            (
+                "trainable_token_indices",
+                "it replaces single rows of an embedding",
+                &self.trainable_token_indices,
+            ),
             ("target_parameters", "it adapts parameters without a module", &self.target_parameters),
             ("layer_replication", "it repeats layers of the base", &self.layer_replication),
         ];

@@ -65,7 +65,13 @@ impl Delta {
     }
 
     /// The rows `rows` of the sum, into `panel`; `read` are the products' factors.
-    fn fill(&self, files: &dyn Bytes, read: &[Option<Factors>], rows: Range<usize>, panel: &mut [f64]) -> Result<()> {
+    fn fill(
+        &self,
+        files: &dyn Bytes,
+        read: &[Option<Factors>],
+        rows: Range<usize>,
+        panel: &mut [f64],
+    ) -> Result<()> {
         let elements = rows.start * self.cols..rows.end * self.cols;
         match &self.base {
             Some(base) => decode(base.dtype, &base.read(files, elements.clone())?, 0, 1, panel),

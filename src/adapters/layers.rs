@@ -66,6 +66,29 @@ impl Found {
         let at = self.parts.iter().position(|(p, _)| *p == part)?;
         Some(self.parts.swap_remove(at).1)
     }
+
+    /// Both factors, or none of them.
+    fn pair(&mut self, a: Part, b: Part) -> std::result::Result<Option<(Tensor, Tensor)>, String> {
+        match (self.take(a), self.take(b)) {
+            (Some(a), Some(b)) => Ok(Some((a, b))),
+            (None, None) => Ok(None),
+            (Some(a), None) => Err(format!("{} has no B that belongs to it", named(&a))),
+            (None, Some(b)) => Err(format!("{} has no A that belongs to it", named(&b))),
+        }
+    }
+
+    /// A and B, and the kind of layer that they adapt.
+    fn factors(&mut self, module: &str) -> std::result::Result<(Form, Tensor, Tensor), String> {
+        match (self.pair(Part::A, Part::B)?, self.pair(Part::EmbeddingA, Part::EmbeddingB)?) {
+            (Some((a, b)), None) if a.shape.len() > 2 => Ok((Form::Conv, a, b)),
+            (Some((a, b)), None) => Ok((Form::Linear, a, b)),
+            (None, Some((a, b))) => Ok((Form::Embedding, a, b)),
+            (None, None) => Err(format!("`{}` has a bias, but no factors", printable(module))),
+            (Some((a, _)), Some(_)) => {
+                Err(format!("{} has the factors of an embedding beside it", named(&a)))
+            }
+        }
+    }
 }
 
 /// Sorts the tensors of an adapter; `wrong` makes an error of a sentence on its file.
@@ -78,71 +101,61 @@ pub(super) fn layers(
     config: &AdapterConfig,
     wrong: &dyn Fn(String) -> crate::Error,
 ) -> Result<Layers> {
-    let mut modules: BTreeMap<String, Found> = BTreeMap::new();
     let mut layers = Layers::default();
-    for tensor in tensors {
-        let parsed = Parsed::of(&tensor.name).map_err(|why| wrong(format!("{} {why}", named(&tensor))))?;
-        let Parsed { part, module, configured } = parsed;
-        if part == Part::Whole {
-            layers.wholes.push((module, tensor));
-            continue;
-        }
-        if tensor.dtype.kind() != Kind::Real || tensor.elements == 0 {
-            let (kind, shape) = (tensor.dtype.name(), shape(&tensor.shape));
-            return Err(wrong(format!("{} ({kind}, {shape}) is no factor", named(&tensor))));
-        }
-        let found = modules.entry(module).or_default();
-        found.configured = configured;
-        if found.parts.iter().any(|(p, _)| *p == part) {
-            return Err(wrong(format!("{} is there under two names", named(&tensor))));
-        }
-        found.parts.push((part, tensor));
-    }
+    let modules = by_module(tensors, &mut layers.wholes).map_err(wrong)?;
     config.check_effort(modules.len())?;
     // The attention whose inner `out_proj` is adapted, too, is torch's MultiheadAttention.
-    let attentions: HashSet<String> =
-        modules.iter().filter(|(module, found)| **module != found.configured).map(|(_, f)| f.configured.clone()).collect();
+    let inner = modules.iter().filter(|(module, found)| **module != found.configured);
+    let attentions: HashSet<String> = inner.map(|(_, found)| found.configured.clone()).collect();
     for (module, mut found) in modules {
         let (rank, scale) = config.scale(&found.configured)?;
         if let Some(bias) = found.take(Part::Bias) {
             layers.biases.push((format!("{module}.bias"), bias, scale));
         }
-        let parameter = if attentions.contains(&module) { "in_proj_weight" } else { "weight" };
-        let weight = format!("{module}.{parameter}");
-        let plain = pair(&mut found, Part::A, Part::B).map_err(wrong)?;
-        let embedding = pair(&mut found, Part::EmbeddingA, Part::EmbeddingB).map_err(wrong)?;
-        let (form, a, b) = match (plain, embedding) {
-            (Some((a, b)), None) if a.shape.len() > 2 => (Form::Conv, a, b),
-            (Some((a, b)), None) => (Form::Linear, a, b),
-            (None, Some((a, b))) => (Form::Embedding, a, b),
-            (None, None) => return Err(wrong(format!("`{}` has a bias, but no factors", printable(&module)))),
-            (Some((a, _)), Some(_)) => {
-                return Err(wrong(format!("{} has the factors of an embedding beside it", named(&a))));
-            }
-        };
+        let (form, a, b) = found.factors(&module).map_err(wrong)?;
         check_shapes(&a, &b, rank).map_err(wrong)?;
-        layers.products.push(Layer { weight, form, a, b, rank, scale });
+        // Of torch's attention PEFT adds the product of `out_proj` twice, when it trains and when it
+        // merges: as a part of the attention, and as a layer of its own (seen in 0.21).
+        let doubled = module == format!("{}.out_proj", found.configured);
+        let scale = if doubled { 2.0 * scale } else { scale };
+        let parameter = if attentions.contains(&module) { "in_proj_weight" } else { "weight" };
+        layers.products.push(Layer { weight: format!("{module}.{parameter}"), form, a, b, rank, scale });
     }
     layers.products.sort_by(|x, y| natural_cmp(&x.weight, &y.weight));
     Ok(layers)
 }
 
-/// Both factors, or none of them.
-fn pair(found: &mut Found, a: Part, b: Part) -> std::result::Result<Option<(Tensor, Tensor)>, String> {
-    match (found.take(a), found.take(b)) {
-        (Some(a), Some(b)) => Ok(Some((a, b))),
-        (None, None) => Ok(None),
-        (Some(lone), None) | (None, Some(lone)) => {
-            let other = if lone.name.contains("_A") { "B" } else { "A" };
-            Err(format!("{} has no {other} that belongs to it", named(&lone)))
+/// The parts of every module; whole tensors go to `wholes`.
+fn by_module(
+    tensors: Vec<Tensor>,
+    wholes: &mut Vec<(String, Tensor)>,
+) -> std::result::Result<BTreeMap<String, Found>, String> {
+    let mut modules: BTreeMap<String, Found> = BTreeMap::new();
+    for tensor in tensors {
+        let parsed = Parsed::of(&tensor.name).map_err(|why| format!("{} {why}", named(&tensor)))?;
+        let Parsed { part, module, configured } = parsed;
+        if part == Part::Whole {
+            wholes.push((module, tensor));
+            continue;
         }
+        if tensor.dtype.kind() != Kind::Real || tensor.elements == 0 {
+            let (kind, shape) = (tensor.dtype.name(), shape(&tensor.shape));
+            return Err(format!("{} ({kind}, {shape}) is no factor", named(&tensor)));
+        }
+        let found = modules.entry(module).or_default();
+        found.configured = configured;
+        if found.parts.iter().any(|(p, _)| *p == part) {
+            return Err(format!("{} is there under two names", named(&tensor)));
+        }
+        found.parts.push((part, tensor));
     }
+    Ok(modules)
 }
 
 /// A [r, …] and B [out, r, 1…] of the same number of dimensions, with the configured r.
 fn check_shapes(a: &Tensor, b: &Tensor, rank: usize) -> std::result::Result<(), String> {
     let both = || format!("{} is {} and B is {}", named(a), shape(&a.shape), shape(&b.shape));
-    let (Some(of_a), Some(of_b)) = (a.shape.first(), b.shape.get(1)) else {
+    let ([of_a, _, ..], [_, of_b, ..]) = (a.shape.as_slice(), b.shape.as_slice()) else {
         return Err(format!("{}, but factors have two dimensions or more", both()));
     };
     if of_a != of_b {

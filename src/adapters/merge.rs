@@ -61,7 +61,9 @@ impl<'a> Merge<'a> {
         let shift = match layers.products.is_empty() {
             false => self.targets.shift(layers.products.iter().filter(held).map(|l| l.weight.as_str())),
             // What is not there may be new, and then says nothing of a prefix.
-            true => Ok(self.targets.shift(layers.wholes.iter().map(|(name, _)| name.as_str())).ok().flatten()),
+            true => {
+                Ok(self.targets.shift(layers.wholes.iter().map(|(name, _)| name.as_str())).ok().flatten())
+            }
         };
         let shift = shift.map_err(|why| unfit(explain(why, layers.products.as_slice())))?;
         for (name, whole) in &layers.wholes {
@@ -69,7 +71,10 @@ impl<'a> Merge<'a> {
                 Some(position) => self.replace(position, name, shift.as_ref(), whole),
                 None if adapter.config.saves(name) || is_head(name) => self.insert(name, whole),
                 None => {
-                    return Err(unfit(format!("{} is in place of a tensor that the base does not hold", named(whole))));
+                    return Err(unfit(format!(
+                        "{} is in place of a tensor that the base does not hold",
+                        named(whole)
+                    )));
                 }
             }
         }
@@ -77,7 +82,10 @@ impl<'a> Merge<'a> {
             let found = self.targets.find(&layer.weight, shift.as_ref());
             let position = found.or_else(|| self.tied_embedding(&layer.weight));
             let Some(position) = position else {
-                return Err(unfit(explain(Unfit::Missing(layer.weight.clone()), std::slice::from_ref(layer))));
+                return Err(unfit(explain(
+                    Unfit::Missing(layer.weight.clone()),
+                    std::slice::from_ref(layer),
+                )));
             };
             let product = self.product(position, layer, adapter.config.fan_in_fan_out).map_err(unfit)?;
             self.push(position, Term::Product(product));

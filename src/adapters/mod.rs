@@ -82,8 +82,7 @@ impl Adapter {
         // Before the weights: of an adapter that is not read nothing else is of interest.
         let config = AdapterConfig::read(directory)?;
         let (_, Contents { tensors, left_out, .. }) = read_file(files, weights, options)?;
-        let wrong =
-            |reason| Error::Malformed { path: weights.to_path_buf(), format: "PEFT adapter", reason };
+        let wrong = |reason| Error::Malformed { path: weights.to_path_buf(), format: "PEFT adapter", reason };
         if tensors.is_empty() {
             return Err(wrong("it holds no tensors".to_owned()));
         }
@@ -130,9 +129,13 @@ impl Adapter {
             });
         }
         let without = |name: String, reason: &str| LeftOut { name, reason: reason.to_owned() };
-        left_out.extend(layers.biases.into_iter().map(|(_, bias, _)| without(bias.name, "bias of an adapter")));
+        left_out
+            .extend(layers.biases.into_iter().map(|(_, bias, _)| without(bias.name, "bias of an adapter")));
         left_out.extend(layers.wholes.into_iter().map(|(_, whole)| {
-            without(whole.name, "replaces a tensor of the base, no update (--adapter on the base measures it)")
+            without(
+                whole.name,
+                "replaces a tensor of the base, no update (--adapter on the base measures it)",
+            )
         }));
         Ok(Contents { tensors, config: None, left_out })
     }

@@ -178,7 +178,10 @@ mod tests {
     #[test]
     fn names_are_taken_apart() {
         let is = |part, module: &str| (part, module.to_owned(), module.to_owned());
-        assert_eq!(parsed("base_model.model.model.layers.0.q.lora_A.weight"), is(Part::A, "model.layers.0.q"));
+        assert_eq!(
+            parsed("base_model.model.model.layers.0.q.lora_A.weight"),
+            is(Part::A, "model.layers.0.q")
+        );
         assert_eq!(parsed("h.0.c_attn.lora_B.weight"), is(Part::B, "h.0.c_attn"));
         assert_eq!(parsed("base_model.model.q.lora_B.bias"), is(Part::Bias, "q"));
         assert_eq!(parsed("base_model.model.wte.lora_embedding_A"), is(Part::EmbeddingA, "wte"));

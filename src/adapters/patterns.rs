@@ -74,7 +74,8 @@ impl Pattern {
             Pattern::Expression(expression) => return expression.is_match(module.as_bytes()),
             Pattern::Name(name) => name.as_bytes(),
         };
-        let Some((before, end)) = module.len().checked_sub(name.len()).map(|at| module.as_bytes().split_at(at))
+        let Some((before, end)) =
+            module.len().checked_sub(name.len()).map(|at| module.as_bytes().split_at(at))
         else {
             return false;
         };

@@ -50,8 +50,7 @@ pub(super) fn outcome(
     settings: &Settings,
 ) -> Result<Outcome> {
     if let Some(factors) = checkpoint.factors(tensor)? {
-        let failed =
-            |_| Error::NoConvergence { matrix: matrix.name(&tensor.name), engine: engine.name() };
+        let failed = |_| Error::NoConvergence { matrix: matrix.name(&tensor.name), engine: engine.name() };
         return update::outcome(&factors, matrix, engine).map_err(failed);
     }
     // A complex number is laid out as two F32.

@@ -90,7 +90,8 @@ impl Tall {
     /// Some of its rows.
     fn rows(&self, chosen: &[usize]) -> Dense {
         let columns = self.data.chunks_exact(self.rows.max(1));
-        let data = columns.flat_map(|column| chosen.iter().filter_map(|row| column.get(*row).copied())).collect();
+        let data =
+            columns.flat_map(|column| chosen.iter().filter_map(|row| column.get(*row).copied())).collect();
         Dense { data, rows: chosen.len(), cols: self.rank }
     }
 }

@@ -59,13 +59,22 @@ pub fn schema(metrics: &[(&str, &str)]) -> Value {
 fn checkpoint() -> Value {
     object(&[
         ("path", text("as the user gave it")),
-        ("format", text("file format; peft for an adapter without its base: the matrices are its updates scale·B·A")),
+        (
+            "format",
+            text("file format; peft for an adapter without its base: the matrices are its updates scale·B·A"),
+        ),
         ("architecture", nullable("string", "model_type of config.json, or what the tensor names give away")),
         ("parameters", count("elements of all tensors that are not of integers")),
         ("tensors", count("tensors")),
         ("files", list(object(&[("name", text("file name")), ("bytes", count("size"))]))),
         ("revision", nullable("string", "commit, for a model out of the Hugging Face cache")),
-        ("adapters", described("adapters that were added to the weights, as the user gave them", list(json!({"type": "string"})))),
+        (
+            "adapters",
+            described(
+                "adapters that were added to the weights, as the user gave them",
+                list(json!({"type": "string"})),
+            ),
+        ),
     ])
 }
 

@@ -72,7 +72,12 @@ fn in_cache(path: &Path, text: &str, options: &OpenOptions) -> Result<Located> {
     Ok(located)
 }
 
-fn in_snapshot(path: &Path, text: &str, options: &OpenOptions, revision: Option<&str>) -> Result<hub::Snapshot> {
+fn in_snapshot(
+    path: &Path,
+    text: &str,
+    options: &OpenOptions,
+    revision: Option<&str>,
+) -> Result<hub::Snapshot> {
     let cache = options.cache.clone().or_else(hub::cache_directory);
     match (hub::is_model_name(text), cache) {
         (true, Some(cache)) => hub::find(&cache, text, revision),

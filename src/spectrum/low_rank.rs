@@ -56,7 +56,8 @@ mod tests {
 
     #[test]
     fn equals_the_formed_product() {
-        for (m, n, r) in [(40, 30, 4), (30, 40, 4), (5, 40, 8), (40, 5, 8), (6, 7, 20), (9, 9, 9), (3, 3, 1)] {
+        for (m, n, r) in [(40, 30, 4), (30, 40, 4), (5, 40, 8), (40, 5, 8), (6, 7, 20), (9, 9, 9), (3, 3, 1)]
+        {
             let (left, right) = (factor(m, r, 1), factor(n, r, 2));
             let mut formed = Dense::zeros(m.max(n), m.min(n));
             for i in 0..m {

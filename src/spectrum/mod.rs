@@ -12,9 +12,9 @@
 mod complex;
 mod faer_engine;
 mod gram;
-mod low_rank;
 #[cfg(feature = "lapack")]
 mod lapack_engine;
+mod low_rank;
 mod tridiagonal;
 mod two_stage;
 
@@ -23,10 +23,10 @@ use std::ops::Range;
 pub use complex::ComplexEmbedding;
 pub use faer_engine::FaerEngine;
 pub use gram::gram;
-pub use low_rank::product_singular_values;
-pub(crate) use low_rank::reduced;
 #[cfg(feature = "lapack")]
 pub use lapack_engine::LapackEngine;
+pub use low_rank::product_singular_values;
+pub(crate) use low_rank::reduced;
 pub use tridiagonal::{bidiagonal_singular_values, tridiagonal_eigenvalues};
 
 /// A matrix that can be copied out block by block; it need not exist in memory as `f64`.
