@@ -254,6 +254,8 @@ fn safetensors(header: &Value, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
 }
 
+type NamedShape<'a> = (&'a str, &'a [usize]);
+
 /// A file of F32 tensors, each filled by a function of its elements' numbers.
 fn filled(tensors: &[(&str, &[usize])], value: impl Fn(usize) -> f32) -> Vec<u8> {
     let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
@@ -303,7 +305,7 @@ fn adapters_that_do_not_fit_are_refused() {
     };
     apply(LORA, &good).unwrap();
     let more = |extra: (&'static str, &'static [usize])| [good[0], good[1], extra];
-    let cases: Vec<(Vec<(&str, &[usize])>, &str)> = vec![
+    let cases: Vec<(Vec<NamedShape>, &str)> = vec![
         (vec![], "holds no tensors"),
         (vec![(a, &[2, 4])], "has no B that belongs to it"),
         (vec![(b, &[6, 2])], "has no A that belongs to it"),
@@ -399,6 +401,23 @@ fn numbers_beyond_all_measure_have_a_status() {
     assert!(start.elapsed().as_secs() < 5);
     let tensor = &checkpoint.tensors()[0];
     assert!(checkpoint.read(tensor, 0..tensor.elements).is_err());
+}
+
+#[test]
+fn an_adapter_that_changes_meanwhile_is_noticed() {
+    let names: [NamedShape; 2] =
+        [("layers.0.q.lora_A.weight", &[2, 4]), ("layers.0.q.lora_B.weight", &[6, 2])];
+    let (base, dir) = (small_base(), made(LORA, &filled(&names, noise)));
+    let adapters = vec![dir.path().to_path_buf()];
+    let options = OpenOptions { mmap: false, adapters, ..OpenOptions::default() };
+    let checkpoint = Checkpoint::open(base.path(), &options).unwrap();
+    let inputs: Vec<&Path> = checkpoint.inputs().collect();
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        assert!(inputs.contains(&dir.path().join(name).as_path()));
+    }
+    std::fs::write(dir.path().join("adapter_model.safetensors"), vec![0; 10_000]).unwrap();
+    let error = evenkeel::analyze(&checkpoint, &settings(), &Silent).unwrap_err();
+    assert!(error.to_string().contains("adapter_model.safetensors changed while"), "{error}");
 }
 
 #[test]

@@ -64,6 +64,16 @@ impl Delta {
         Delta { base: None, terms: vec![Term::Product(product)], rows, cols, sources }
     }
 
+    /// Rows that are best computed together: whole groups of the base's encoding.
+    fn rows_together(&self) -> usize {
+        let granule = self.base.as_ref().map_or(1, Tensor::granule);
+        let (mut divisor, mut rest) = (granule, self.cols);
+        while rest > 0 {
+            (divisor, rest) = (rest, divisor % rest);
+        }
+        granule / divisor.max(1)
+    }
+
     /// The rows `rows` of the sum, into `panel`; `read` are the products' factors.
     fn fill(
         &self,
@@ -156,7 +166,7 @@ impl Encoding for Delta {
     }
 
     fn granule(&self) -> usize {
-        self.cols.max(1)
+        self.cols.saturating_mul(self.rows_together()).max(1)
     }
 
     fn decode(&self, files: &dyn Bytes, elements: Range<usize>) -> Result<Vec<u8>> {
@@ -176,8 +186,9 @@ impl Encoding for Delta {
                 Term::Bias(..) => Ok(None),
             })
             .collect::<Result<_>>()?;
-        let rows = elements.start / cols..elements.end.div_ceil(cols);
-        let step = (PANEL / cols).max(1);
+        let together = self.rows_together().max(1);
+        let rows = elements.start / cols / together * together..elements.end.div_ceil(cols);
+        let step = (PANEL / cols).max(1).next_multiple_of(together);
         let mut bytes = Vec::with_capacity(8 * elements.len());
         let mut panel = vec![0.0; step.min(rows.len()) * cols];
         for start in rows.clone().step_by(step) {
@@ -185,7 +196,7 @@ impl Encoding for Delta {
             let Some(part) = panel.get_mut(..(end - start) * cols) else { break };
             self.fill(files, &read, start..end, part)?;
             // Of the first and the last row perhaps only a piece is wanted.
-            let from = elements.start.saturating_sub(start * cols);
+            let from = elements.start.saturating_sub(start * cols).min(part.len());
             let to = elements.end.min(end * cols) - start * cols;
             let wanted = part.get(from..to).unwrap_or_default();
             bytes.extend(wanted.iter().flat_map(|value| value.to_le_bytes()));
@@ -208,6 +219,94 @@ impl Encoding for Delta {
         match (&self.base, self.terms.as_slice()) {
             (None, [Term::Product(product)]) => product.factors(files).map(Some),
             _ => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensors::{Content, Dtype};
+    use std::sync::Arc;
+
+    /// Element i of a base is i; it wants to be read in groups of nine.
+    #[derive(Debug)]
+    struct Counting;
+
+    impl Encoding for Counting {
+        fn name(&self) -> Cow<'static, str> {
+            Cow::Borrowed("counting")
+        }
+
+        fn file(&self) -> usize {
+            0
+        }
+
+        fn stored_bytes(&self) -> u64 {
+            0
+        }
+
+        fn granule(&self) -> usize {
+            9
+        }
+
+        fn decode(&self, _: &dyn Bytes, elements: Range<usize>) -> Result<Vec<u8>> {
+            assert_eq!(elements.start % 9, 0);
+            Ok(elements.flat_map(|i| (i as f64).to_le_bytes()).collect())
+        }
+    }
+
+    /// One file: F64 numbers 0, 1, 2, …
+    struct Numbers;
+
+    impl Bytes for Numbers {
+        fn bytes(&self, _: usize, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
+            let numbers = range.start / 8..range.end / 8;
+            Ok(Cow::Owned(numbers.flat_map(|i| (i as f64).to_le_bytes()).collect()))
+        }
+    }
+
+    fn tensor(shape: &[usize], content: Content) -> Tensor {
+        let elements = shape.iter().product();
+        Tensor {
+            name: "t".to_owned(),
+            dtype: Dtype::F64,
+            shape: shape.to_vec(),
+            elements,
+            content,
+            aliases: Vec::new(),
+        }
+    }
+
+    fn stored(shape: &[usize]) -> Tensor {
+        let bytes = 0..8 * shape.iter().product::<usize>() as u64;
+        tensor(shape, Content::Stored { file: 0, bytes })
+    }
+
+    #[test]
+    fn every_range_is_a_part_of_the_whole() {
+        for transposed in [false, true] {
+            // B is [[0, 1], [2, 3], …], A is [[0, 1, …], …].
+            let (rows, cols) = (7, 6);
+            let (out, inputs) = if transposed { (cols, rows) } else { (rows, cols) };
+            let product =
+                Product { a: stored(&[2, inputs]), b: stored(&[out, 2]), rank: 2, scale: 0.5, transposed };
+            let base = tensor(&[rows, cols], Content::Encoded(Arc::new(Counting)));
+            let delta = Delta::onto(base, vec![Term::Product(product)]);
+            assert_eq!((delta.granule(), &*delta.name()), (18, "counting + LoRA r=2"));
+            let element = |i: usize| {
+                let (row, col) = (i / cols, i % cols);
+                let (o, n) = if transposed { (col, row) } else { (row, col) };
+                let sum = 2 * o * n + (2 * o + 1) * (inputs + n);
+                i as f64 + 0.5 * sum as f64
+            };
+            for start in 0..rows * cols {
+                for end in start..=rows * cols {
+                    let found = delta.decode(&Numbers, start..end).unwrap();
+                    let expected: Vec<u8> = (start..end).flat_map(|i| element(i).to_le_bytes()).collect();
+                    assert_eq!(found, expected, "{start}..{end}");
+                }
+            }
         }
     }
 }

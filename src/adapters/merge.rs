@@ -191,7 +191,8 @@ impl<'a> Merge<'a> {
         let untied = self.config.is_some_and(|config| {
             config.mentions(&["tie_word_embeddings"]) && !config.flag("tie_word_embeddings")
         });
-        if untied || !is_head(name) || self.targets.find(name, None).is_some() {
+        // One under another prefix is an output layer all the same.
+        if untied || !is_head(name) || self.tensors.iter().any(|tensor| is_head(&tensor.name)) {
             return None;
         }
         let mut embeddings = self.tensors.iter().enumerate().filter(|(_, tensor)| {
