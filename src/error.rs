@@ -51,6 +51,14 @@ pub enum Error {
         /// The contradiction.
         reason: String,
     },
+    /// An adapter is not one of the base checkpoint that it was given with.
+    #[error("the adapter {} does not fit the base checkpoint: {reason}.", shown(.path))]
+    Adapter {
+        /// The adapter's weights.
+        path: PathBuf,
+        /// What the base does not hold, or holds in another shape.
+        reason: String,
+    },
     /// A file's size or modification time changed while it was being read.
     #[error("{} changed while it was being read; run again when nothing writes to it.", shown(.path))]
     Changed {

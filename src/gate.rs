@@ -60,7 +60,10 @@ impl Thresholds {
         for tensor in report.skipped.iter().filter(|s| !s.warnings.is_empty()) {
             check.non_finite("tensor", &tensor.name, &tensor.warnings);
         }
-        if !report.blocks.iter().any(|block| block.alpha.is_some()) {
+        // Updates have no alpha, but norms and ranks that can be held against bounds.
+        let measured = |m: &Matrix| m.is_update() && m.scheduled;
+        let updates = report.matrices.iter().any(measured);
+        if !updates && !report.blocks.iter().any(|block| block.alpha.is_some()) {
             check.missing.push(no_block(report));
         }
         self.claims(report).iter().for_each(|claim| check.hold(claim));

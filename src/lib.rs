@@ -11,6 +11,7 @@
 //! | stage | from → to |
 //! |---|---|
 //! | [`source`] | a path → an open checkpoint |
+//! | adapters | a checkpoint and LoRA adapters → the adapted tensors |
 //! | [`tensors`] | its names, types and bytes → numbers |
 //! | [`matrices`] | tensors → the weight matrices in them |
 //! | [`spectrum`] | a matrix → its eigenvalues |
@@ -22,6 +23,7 @@
 //! [`analyze`] runs them in order. Checkpoints are untrusted: nothing in them is executed, every
 //! length is checked before it is used, and no input makes the library panic.
 
+mod adapters;
 pub mod analysis;
 pub mod blocks;
 pub mod error;

@@ -148,7 +148,7 @@ fn matrix_rows(
         let tensor = tensors.get(matrix.tensor)?;
         Some(report::Matrix {
             name: matrix.name(&tensor.name),
-            tensors: vec![tensor.name.clone()],
+            tensors: tensor.sources().to_vec(),
             part: matrix.part.clone(),
             aliases: tensor.aliases.clone(),
             block: unit.map(str::to_owned),
@@ -248,7 +248,18 @@ fn skipped(checkpoint: &Checkpoint, layout: &Layout, surveys: &[Survey]) -> Vec<
         reason: part.reason.clone(),
         warnings: Vec::new(),
     });
-    layout.plan.skipped.iter().zip(surveys).filter_map(row).chain(left_out).collect()
+    // What a skipped tensor would have been computed from is skipped with it.
+    let parts = layout.plan.skipped.iter().filter_map(|skip| checkpoint.tensors().get(skip.tensor));
+    let parts = parts.flat_map(|tensor| {
+        let others = tensor.sources().iter().filter(|source| **source != tensor.name);
+        others.map(|source| report::Skipped {
+            name: source.clone(),
+            aliases: Vec::new(),
+            reason: format!("belongs to {}", tensor.name),
+            warnings: Vec::new(),
+        })
+    });
+    layout.plan.skipped.iter().zip(surveys).filter_map(row).chain(parts).chain(left_out).collect()
 }
 
 pub(super) fn describe(checkpoint: &Checkpoint, layout: &Layout) -> report::Checkpoint {
@@ -261,6 +272,6 @@ pub(super) fn describe(checkpoint: &Checkpoint, layout: &Layout) -> report::Chec
         tensors: checkpoint.tensors().len(),
         files: checkpoint.files().iter().map(file).collect(),
         revision: checkpoint.revision().map(str::to_owned),
-        adapters: Vec::new(),
+        adapters: checkpoint.adapters().to_vec(),
     }
 }

@@ -10,7 +10,7 @@ use crate::source::Checkpoint;
 use crate::spectrum::{self, ComplexEmbedding, Elements, Engine, Failure, Method, Spectrum};
 use crate::tensors::{Dtype, Kind, Survey, Tensor, decode, survey};
 
-use super::Settings;
+use super::{Settings, update};
 
 /// The largest relative error that the Gram matrix may cause in any number; beyond it the singular
 /// values of the matrix itself are computed.
@@ -39,6 +39,21 @@ pub(super) struct Outcome {
     pub warnings: Vec<String>,
 }
 
+impl Outcome {
+    /// A status in place of numbers.
+    pub fn without_numbers(status: &'static str) -> Outcome {
+        Outcome {
+            metrics: vec![None; METRICS.len()],
+            tail: None,
+            status,
+            precision: Precision::Exact,
+            alpha_error: None,
+            eigenvalue_error: None,
+            warnings: Vec::new(),
+        }
+    }
+}
+
 /// Statuses as the report's contract names them.
 pub(super) mod status {
     pub const OK: &str = "ok";
@@ -47,6 +62,8 @@ pub(super) mod status {
     pub const TOO_FEW: &str = "too-few-eigenvalues";
     pub const NON_FINITE: &str = "non-finite";
     pub const ZERO: &str = "zero";
+    /// An adapter's update without its base: no weight, and so without an alpha by definition.
+    pub const UPDATE: &str = "low-rank-update";
 }
 
 /// Measures one matrix of a checkpoint.
@@ -61,6 +78,10 @@ pub(super) fn outcome(
     settings: &Settings,
     precision: Precision,
 ) -> Result<Outcome> {
+    if let Some(factors) = checkpoint.factors(tensor)? {
+        let failed = |_| Error::NoConvergence { matrix: matrix.name(&tensor.name), engine: engine.name() };
+        return update::outcome(&factors, matrix, engine).map_err(failed);
+    }
     let (span, width) = (span(matrix), width(matrix));
     let bytes = checkpoint.read(tensor, span.clone())?;
     let source = Source { bytes: &bytes, first: span.start * width, matrix, width };
@@ -119,6 +140,9 @@ pub(super) fn span(matrix: &Matrix) -> Range<usize> {
 /// Those of reading.
 pub(super) fn look_over(checkpoint: &Checkpoint, tensor: &Tensor) -> Result<Survey> {
     const CHUNK: usize = 1 << 16;
+    if let Some(factors) = checkpoint.factors(tensor)? {
+        return Ok(update::survey_of(&factors));
+    }
     // A complex number is decoded as two reals.
     let width = match tensor.dtype.kind() {
         Kind::Real => 1,
@@ -209,24 +233,18 @@ fn measured(spectrum: &Spectrum, fit: &tail::Fit, precision: Precision, warnings
 }
 
 /// Zero and non-finite matrices have a status in place of numbers.
-fn without_spectrum(found: &Survey, warnings: &mut Vec<String>) -> Option<Outcome> {
-    let nothing = |status| Outcome {
-        metrics: vec![None; METRICS.len()],
-        tail: None,
-        status,
-        precision: Precision::Exact,
-        alpha_error: None,
-        eigenvalue_error: None,
-        warnings: Vec::new(),
-    };
+pub(super) fn without_spectrum(found: &Survey, warnings: &mut Vec<String>) -> Option<Outcome> {
     if let Some(sentence) = found.describe() {
         warnings.push(sentence);
-        return Some(Outcome { warnings: std::mem::take(warnings), ..nothing(status::NON_FINITE) });
+        return Some(Outcome {
+            warnings: std::mem::take(warnings),
+            ..Outcome::without_numbers(status::NON_FINITE)
+        });
     }
     if found.max_abs > 0.0 {
         return None;
     }
-    let mut zero = Outcome { warnings: std::mem::take(warnings), ..nothing(status::ZERO) };
+    let mut zero = Outcome { warnings: std::mem::take(warnings), ..Outcome::without_numbers(status::ZERO) };
     for (value, metric) in zero.metrics.iter_mut().zip(METRICS) {
         if matches!(metric.name(), "spectral_norm" | "lambda_max" | "frobenius_norm") {
             *value = Some(0.0);

@@ -9,6 +9,7 @@ mod inventory;
 mod measure;
 mod schedule;
 mod settings;
+mod update;
 
 pub use inventory::inventory;
 pub use schedule::{Progress, Silent};
@@ -222,8 +223,9 @@ fn repeats_layers(plan: &Plan, settings: &Settings) -> bool {
     counts.values().filter(|count| **count >= 2).count() >= 2
 }
 
-/// The parameters of a checkpoint: the elements of every tensor that is not of integers.
+/// The parameters of a checkpoint: the elements of every tensor that is not of integers, and the
+/// factors of an adapter's updates.
 fn parameters(tensors: &[Tensor]) -> u64 {
     let real = tensors.iter().filter(|t| t.dtype.kind() != crate::tensors::Kind::Integer);
-    real.fold(0u64, |sum, t| sum.saturating_add(t.elements as u64))
+    real.fold(0u64, |sum, t| sum.saturating_add(t.parameters()))
 }

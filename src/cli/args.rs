@@ -31,7 +31,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Analyze(Box<AnalyzeOptions>),
-    Inspect(InspectOptions),
+    Inspect(Box<InspectOptions>),
 }
 
 const ANALYZE_EXAMPLES: &str = "\
@@ -111,6 +111,10 @@ pub struct Input {
     /// A .safetensors file, a checkpoint directory, or org/model in the local Hugging Face cache
     #[arg(value_name = "PATH")]
     path: PathBuf,
+    /// The directory of a PEFT LoRA adapter (or its name in the cache), to be added to the weights:
+    /// W + scale·B·A (may be given several times; an adapter as PATH is analysed without its base)
+    #[arg(long = "adapter", value_name = "DIR", help_heading = "Input")]
+    adapters: Vec<PathBuf>,
     /// Branch, tag or commit of a model in the Hugging Face cache [default: main]
     #[arg(long, value_name = "REVISION", help_heading = "Input")]
     revision: Option<String>,
@@ -122,7 +126,12 @@ pub struct Input {
 
 impl Input {
     pub fn open(&self) -> Result<Checkpoint> {
-        let options = OpenOptions { mmap: !self.no_mmap, revision: self.revision.clone(), cache: None };
+        let options = OpenOptions {
+            mmap: !self.no_mmap,
+            revision: self.revision.clone(),
+            cache: None,
+            adapters: self.adapters.clone(),
+        };
         Ok(Checkpoint::open(&self.path, &options)?)
     }
 }

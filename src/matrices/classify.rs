@@ -173,6 +173,10 @@ impl<'a> Name<'a> {
         if self.last == "bias" || self.last.ends_with("_bias") || self.last.ends_with("mask") {
             return Some("bias or mask");
         }
+        const FACTORS: [&str; 4] = ["lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B"];
+        if self.full.split('.').any(|segment| FACTORS.contains(&segment)) {
+            return Some("factor of a LoRA adapter, no weight (--adapter adds it to its base)");
+        }
         if SCALES.contains(&self.last) || self.last.ends_with("_scale_inv") {
             return Some("scales of a quantised weight");
         }

@@ -31,7 +31,8 @@ impl Axis {
         Axis { len, stride, run, jump: every * stride }
     }
 
-    fn offset(&self, position: usize) -> usize {
+    /// Elements from the start of the axis to a position.
+    pub fn offset(&self, position: usize) -> usize {
         let run = self.run.max(1);
         (position / run) * self.jump + (position % run) * self.stride
     }

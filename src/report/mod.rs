@@ -227,6 +227,11 @@ impl Matrix {
     pub fn metric(&self, name: &str) -> Option<f64> {
         self.metrics.iter().find(|(n, _)| *n == name).and_then(|(_, value)| *value)
     }
+
+    /// Whether it is an adapter's update rather than a weight, and has no alpha for that reason.
+    pub fn is_update(&self) -> bool {
+        self.status == "low-rank-update"
+    }
 }
 
 /// A tensor without a matrix.

@@ -125,11 +125,15 @@ pub(super) fn headline(checkpoint: &Checkpoint) -> String {
         1 => String::new(),
         n => format!(" in {n} files"),
     };
+    let adapters: String = checkpoint.adapters.iter().map(|name| format!(" + {}", printable(name))).collect();
+    let format = match checkpoint.format {
+        "peft" => "peft adapter alone (ΔW = scale·B·A, no weights)",
+        other => other,
+    };
     let architecture = checkpoint.architecture.as_deref().unwrap_or("unknown architecture");
     format!(
-        "{}: {}, {}, {} parameters in {}, {}{files}",
+        "{}{adapters}: {format}, {}, {} parameters in {}, {}{files}",
         printable(&checkpoint.path),
-        checkpoint.format,
         printable(architecture),
         parameters(checkpoint.parameters),
         count(checkpoint.tensors, "tensor", "tensors"),
@@ -198,7 +202,14 @@ pub(super) fn footnotes(report: &Report) -> Vec<String> {
         let reason = report.why_nothing().unwrap_or("every tensor is one-dimensional");
         notes.push(format!("nothing was analysed: {}", printable(reason)));
     }
-    let without: Vec<&Matrix> = report.matrices.iter().filter(|m| m.scheduled && m.status != "ok").collect();
+    if report.matrices.iter().any(Matrix::is_update) {
+        notes.push(
+            "no alpha: these are an adapter's updates, of low rank and no weights (--adapter adds them to the base checkpoint)"
+                .to_owned(),
+        );
+    }
+    let unexpected = |m: &&Matrix| m.scheduled && m.status != "ok" && !m.is_update();
+    let without: Vec<&Matrix> = report.matrices.iter().filter(unexpected).collect();
     const MOST: usize = 8;
     for matrix in without.iter().take(MOST) {
         let detail = if matrix.warnings.is_empty() {

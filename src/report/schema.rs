@@ -59,13 +59,22 @@ pub fn schema(metrics: &[(&str, &str)]) -> Value {
 fn checkpoint() -> Value {
     object(&[
         ("path", text("as the user gave it")),
-        ("format", text("file format")),
+        (
+            "format",
+            text("file format; peft for an adapter without its base: the matrices are its updates scale·B·A"),
+        ),
         ("architecture", nullable("string", "model_type of config.json, or what the tensor names give away")),
         ("parameters", count("elements of all tensors that are not of integers")),
         ("tensors", count("tensors")),
         ("files", list(object(&[("name", text("file name")), ("bytes", count("size"))]))),
         ("revision", nullable("string", "commit, for a model out of the Hugging Face cache")),
-        ("adapters", list(json!({"type": "string"}))),
+        (
+            "adapters",
+            described(
+                "adapters that were added to the weights, as the user gave them",
+                list(json!({"type": "string"})),
+            ),
+        ),
     ])
 }
 
@@ -118,7 +127,7 @@ fn matrix(metrics: &[(&str, &str)]) -> Value {
         ("role", one_of(&roles, "kind of layer")),
         ("rows", count("rows of the matrix, or of one pooled slice")),
         ("cols", count("columns of the matrix, or of one pooled slice")),
-        ("dtype", text("stored type, as safetensors names it")),
+        ("dtype", text("stored type, as safetensors names it, with what is added to it")),
         ("eigenvalues", count("n, over all pooled slices")),
         (
             "tail",
@@ -149,7 +158,15 @@ fn matrix(metrics: &[(&str, &str)]) -> Value {
 
 fn status() -> Value {
     one_of(
-        &["ok", "rank-deficient-tail", "flat-tail", "too-few-eigenvalues", "non-finite", "zero"],
+        &[
+            "ok",
+            "rank-deficient-tail",
+            "flat-tail",
+            "too-few-eigenvalues",
+            "non-finite",
+            "zero",
+            "low-rank-update",
+        ],
         "ok, or why there is no alpha",
     )
 }
@@ -160,6 +177,13 @@ fn object(fields: &[(&str, Value)]) -> Value {
     let properties: Map<String, Value> =
         fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
     json!({"type": "object", "required": required, "properties": properties})
+}
+
+fn described(description: &str, mut schema: Value) -> Value {
+    if let Some(fields) = schema.as_object_mut() {
+        fields.insert("description".to_owned(), json!(description));
+    }
+    schema
 }
 
 fn list(items: Value) -> Value {

@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use crate::text::printable;
 
 /// A value whose type may depend on its key.
-pub(super) trait Keyed<'de>: Sized {
+pub(crate) trait Keyed<'de>: Sized {
     /// Reads the value that belongs to `key`.
     fn next_value<A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<Self, A::Error>;
 }
@@ -23,7 +23,7 @@ impl<'de> Keyed<'de> for String {
 
 /// A JSON object as a list of its entries in the file's order. Two equal keys are refused.
 #[derive(Debug)]
-pub(super) struct Entries<T>(pub Vec<(String, T)>);
+pub(crate) struct Entries<T>(pub Vec<(String, T)>);
 
 impl<'de, T: Keyed<'de>> Deserialize<'de> for Entries<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

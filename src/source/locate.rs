@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::index::Index;
 use super::{FORMATS, Format, OpenOptions, hub};
+use crate::adapters;
 use crate::error::{Error, Result, shown};
 use crate::text::{natural_cmp, printable};
 
@@ -18,6 +19,8 @@ pub(super) struct Located {
     pub directory: Option<PathBuf>,
     pub index: Option<(PathBuf, Index)>,
     pub revision: Option<String>,
+    /// The one file holds an adapter's weights, with its configuration beside it.
+    pub is_adapter: bool,
 }
 
 /// Finds the checkpoint that `path` names. What exists on disk comes before the cache.
@@ -37,21 +40,49 @@ pub(super) fn locate(path: &Path, options: &OpenOptions) -> Result<Located> {
             directory: path.parent().map(Path::to_path_buf),
             index: None,
             revision: None,
+            is_adapter: adapters::is_weights(path),
         }),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => in_cache(path, text, options),
         Err(e) => Err(Error::io("open", path)(e)),
     }
 }
 
+/// The weights of the adapter that `path` names: its directory, the file itself, or a name in the cache.
+pub(super) fn adapter(path: &Path, options: &OpenOptions) -> Result<PathBuf> {
+    let text = path.to_str().unwrap_or("");
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => adapters::weights_in(path),
+        Ok(_) if adapters::is_weights(path) => Ok(path.to_path_buf()),
+        Ok(_) => Err(Error::NoCheckpoint {
+            path: path.to_path_buf(),
+            reason: "--adapter takes the directory of an adapter.".to_owned(),
+        }),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            // The revision is the base's: an adapter has commits of its own.
+            adapters::weights_in(&in_snapshot(path, text, options, None)?.directory)
+        }
+        Err(e) => Err(Error::io("open", path)(e)),
+    }
+}
+
 fn in_cache(path: &Path, text: &str, options: &OpenOptions) -> Result<Located> {
-    let cache = options.cache.clone().or_else(hub::cache_directory);
-    let (true, Some(cache)) = (hub::is_model_name(text), cache) else {
-        return Err(Error::NotFound(format!("there is no file or directory `{}`.", shown(path))));
-    };
-    let snapshot = hub::find(&cache, text, options.revision.as_deref())?;
+    let snapshot = in_snapshot(path, text, options, options.revision.as_deref())?;
     let mut located = in_directory(&snapshot.directory)?;
     located.revision = Some(snapshot.revision);
     Ok(located)
+}
+
+fn in_snapshot(
+    path: &Path,
+    text: &str,
+    options: &OpenOptions,
+    revision: Option<&str>,
+) -> Result<hub::Snapshot> {
+    let cache = options.cache.clone().or_else(hub::cache_directory);
+    match (hub::is_model_name(text), cache) {
+        (true, Some(cache)) => hub::find(&cache, text, revision),
+        _ => Err(Error::NotFound(format!("there is no file or directory `{}`.", shown(path)))),
+    }
 }
 
 /// Chooses in a directory, format after format: the index, the usual file, the only other file.
@@ -59,6 +90,12 @@ fn in_directory(directory: &Path) -> Result<Located> {
     let names = file_names(directory)?;
     if names.iter().any(|name| name == "model_index.json") {
         return Err(several_models(directory));
+    }
+    // Its weights have the ending of a format, but are no model; a whole model beside them is one.
+    if adapters::is_adapter(&names) && !has_usual_name(&names) {
+        let weights = adapters::weights_in(directory)?;
+        let name = weights.file_name().unwrap_or_default().to_string_lossy();
+        return Ok(Located { is_adapter: true, ..single(directory, &name) });
     }
     for format in FORMATS {
         if let Some(located) = of_format(directory, &names, *format)? {
@@ -97,6 +134,15 @@ fn of_format(directory: &Path, names: &[String], format: &dyn Format) -> Result<
     }
 }
 
+/// Whether there is a file, or an index, of the name that some format usually has.
+fn has_usual_name(names: &[String]) -> bool {
+    let is_usual = |name: &String| {
+        let file = name.strip_suffix(INDEX_SUFFIX).unwrap_or(name);
+        FORMATS.iter().any(|format| format.usual_name() == file)
+    };
+    names.iter().any(is_usual)
+}
+
 /// Whether a file's name is that of some format.
 fn is_readable(name: &str) -> bool {
     FORMATS.iter().flat_map(|format| format.suffixes()).any(|suffix| name.ends_with(suffix))
@@ -108,6 +154,7 @@ fn single(directory: &Path, name: &str) -> Located {
         directory: Some(directory.to_path_buf()),
         index: None,
         revision: None,
+        is_adapter: false,
     }
 }
 
@@ -129,6 +176,7 @@ fn sharded(directory: &Path, path: PathBuf) -> Result<Located> {
         directory: Some(directory.to_path_buf()),
         index: Some((path, index)),
         revision: None,
+        is_adapter: false,
     })
 }
 

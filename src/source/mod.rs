@@ -8,7 +8,7 @@ mod config;
 mod files;
 mod hub;
 mod index;
-mod json;
+pub(crate) mod json;
 mod locate;
 mod safetensors;
 mod storage;
@@ -18,13 +18,16 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use locate::Located;
+
 pub use config::ModelConfig;
 pub use files::Files;
 pub use safetensors::Safetensors;
 pub use storage::Storage;
 
+use crate::adapters::{self, Adapter, Merge};
 use crate::error::{Error, Result};
-use crate::tensors::Tensor;
+use crate::tensors::{Factors, Tensor};
 use crate::text::{natural_cmp, printable};
 
 /// Every format that can be read, in the order in which they are tried.
@@ -81,11 +84,14 @@ pub struct OpenOptions {
     pub revision: Option<String>,
     /// The cache to look in; `None` takes `$HF_HUB_CACHE`, `$HF_HOME` or the home directory.
     pub cache: Option<PathBuf>,
+    /// LoRA adapters to be added to the weights, one after another: their directories, or their names
+    /// in the cache.
+    pub adapters: Vec<PathBuf>,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        OpenOptions { mmap: true, revision: None, cache: None }
+        OpenOptions { mmap: true, revision: None, cache: None, adapters: Vec::new() }
     }
 }
 
@@ -101,6 +107,7 @@ pub struct Checkpoint {
     companions: Vec<PathBuf>,
     tensors: Vec<Tensor>,
     left_out: Vec<LeftOut>,
+    adapters: Vec<String>,
 }
 
 impl Checkpoint {
@@ -111,19 +118,20 @@ impl Checkpoint {
     /// Any [`Error`] of the reading stages; nothing of a checkpoint with an error is used.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
         let located = locate::locate(path, options)?;
+        if located.is_adapter {
+            return Checkpoint::adapter_alone(path, &located, options);
+        }
         let mut files = Files::new(options.mmap);
         let mut found = Contents::default();
         let mut format = None;
         for path in &located.files {
-            let file = files.open(path)?;
-            let reader = recognise(files.get(file)?)?;
-            format = format.or(Some(reader.name()));
-            let contents = reader.contents(&mut files, file, options)?;
+            let (name, contents) = read_file(&mut files, path, options)?;
+            format = format.or(Some(name));
             found.tensors.extend(contents.tensors);
             found.left_out.extend(contents.left_out);
             found.config = found.config.or(contents.config);
         }
-        let Contents { mut tensors, config, left_out } = found;
+        let Contents { tensors, config, mut left_out } = found;
         if let Some((path, index)) = &located.index {
             let found: BTreeSet<(&str, &str)> =
                 tensors.iter().map(|t| (t.name.as_str(), files.name(t.file()))).collect();
@@ -136,23 +144,60 @@ impl Checkpoint {
                 reason: "it holds no tensors.".to_owned(),
             });
         }
-        tensors.sort_by(|a, b| natural_cmp(&a.name, &b.name));
         let index = located.index.into_iter().map(|(path, _)| path);
         let config_path = located.directory.as_ref().map(|directory| directory.join(ModelConfig::FILE));
-        let companions = index.chain(config_path).collect();
+        let mut companions: Vec<PathBuf> = index.chain(config_path).collect();
         let beside = match &located.directory {
             Some(directory) => ModelConfig::read(directory)?,
             None => None,
         };
+        let config = beside.or(config);
+        let mut merge = Merge::new(tensors, config.as_ref());
+        for path in &options.adapters {
+            let adapter = Adapter::read(&locate::adapter(path, options)?, &mut files, options)?;
+            companions.push(adapter.companion());
+            merge.add(adapter)?;
+        }
+        let (mut tensors, adapted) = merge.finish();
+        left_out.extend(adapted);
+        tensors.sort_by(|a, b| natural_cmp(&a.name, &b.name));
         Ok(Checkpoint {
             path: path.to_string_lossy().into_owned(),
             format: format.unwrap_or("unknown"),
             revision: located.revision,
-            config: beside.or(config),
+            config,
             files,
             companions,
             tensors,
             left_out,
+            adapters: options.adapters.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
+        })
+    }
+
+    /// An adapter without its base: the updates that it makes.
+    fn adapter_alone(path: &Path, located: &Located, options: &OpenOptions) -> Result<Checkpoint> {
+        if !options.adapters.is_empty() {
+            return Err(Error::Setting(format!(
+                "{} is an adapter itself; --adapter adds to the checkpoint of a base model.",
+                crate::error::shown(path)
+            )));
+        }
+        let mut files = Files::new(options.mmap);
+        let weights = located.files.first().map_or(path, PathBuf::as_path);
+        let adapter = Adapter::read(weights, &mut files, options)?;
+        let companions = vec![adapter.companion()];
+        let Contents { mut tensors, left_out, .. } = adapter.updates()?;
+        tensors.sort_by(|a, b| natural_cmp(&a.name, &b.name));
+        Ok(Checkpoint {
+            path: path.to_string_lossy().into_owned(),
+            format: adapters::FORMAT,
+            revision: located.revision.clone(),
+            config: None,
+            files,
+            companions,
+            tensors,
+            left_out,
+            adapters: Vec::new(),
         })
     }
 
@@ -196,6 +241,19 @@ impl Checkpoint {
         &self.left_out
     }
 
+    /// The adapters that were added to it, as they were given.
+    pub fn adapters(&self) -> &[String] {
+        &self.adapters
+    }
+
+    /// The factors of an adapter's update; see [`Tensor::factors`].
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::read`].
+    pub fn factors(&self, tensor: &Tensor) -> Result<Option<Factors>> {
+        tensor.factors(&self.files)
+    }
+
     /// Some elements of a tensor; see [`Tensor::read`].
     ///
     /// # Errors
@@ -216,6 +274,17 @@ impl Checkpoint {
     pub fn verify_unchanged(&self) -> Result<()> {
         self.files().iter().try_for_each(Storage::verify_unchanged)
     }
+}
+
+/// Opens one file and lists what it holds, with the name of its format.
+pub(crate) fn read_file(
+    files: &mut Files,
+    path: &Path,
+    options: &OpenOptions,
+) -> Result<(&'static str, Contents)> {
+    let file = files.open(path)?;
+    let reader = recognise(files.get(file)?)?;
+    Ok((reader.name(), reader.contents(files, file, options)?))
 }
 
 /// The reader for a file, or an error that says what the file seems to be.

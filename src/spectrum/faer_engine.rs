@@ -106,7 +106,7 @@ pub(super) fn one_stage<T: Real>(mut matrix: Dense<T>) -> (Vec<f64>, Vec<f64>) {
 }
 
 /// R of the QR decomposition of a tall matrix: it has the same singular values.
-fn triangle(mut matrix: Dense, par: Par) -> Dense {
+pub(super) fn triangle(mut matrix: Dense, par: Par) -> Dense {
     let (rows, cols) = (matrix.rows, matrix.cols);
     let mut a = MatMut::from_column_major_slice_mut(&mut matrix.data, rows, cols);
     let block = qr::recommended_block_size::<f64>(rows, cols);

@@ -16,6 +16,7 @@ mod faer_engine;
 mod gram;
 #[cfg(feature = "lapack")]
 mod lapack_engine;
+mod low_rank;
 mod real;
 mod single;
 mod tridiagonal;
@@ -30,6 +31,8 @@ pub use faer_engine::FaerEngine;
 pub use gram::gram;
 #[cfg(feature = "lapack")]
 pub use lapack_engine::LapackEngine;
+pub use low_rank::product_singular_values;
+pub(crate) use low_rank::reduced;
 pub use real::Real;
 pub use tridiagonal::{bidiagonal_singular_values, tridiagonal_eigenvalues};
 

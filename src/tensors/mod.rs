@@ -175,6 +175,41 @@ pub trait Encoding: Debug + Send + Sync {
     /// Those of [`Bytes::bytes`], and [`crate::Error::Malformed`] where the stored form turns out
     /// to break its own rules.
     fn decode(&self, files: &dyn Bytes, elements: Range<usize>) -> Result<Vec<u8>>;
+
+    /// The names of the tensors in the files that it is computed from, the weight's own first; none
+    /// where that is one tensor of the same name.
+    fn sources(&self) -> &[String] {
+        &[]
+    }
+
+    /// The rank of an adapter's update ΔW without its base, which is a product of two factors and no
+    /// weight; `None` for everything else.
+    fn update_rank(&self) -> Option<usize> {
+        None
+    }
+
+    /// The factors of such an update.
+    ///
+    /// # Errors
+    /// Those of [`Encoding::decode`].
+    fn factors(&self, files: &dyn Bytes) -> Result<Option<Factors>> {
+        let _ = files;
+        Ok(None)
+    }
+}
+
+/// An update of low rank: scale · left · rightᵀ, a matrix of the first dimension of the tensor's
+/// shape by all the others together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Factors {
+    /// rows × rank, column by column.
+    pub left: Vec<f64>,
+    /// columns × rank, column by column.
+    pub right: Vec<f64>,
+    /// The number of columns of both, at least 1.
+    pub rank: usize,
+    /// What the product is multiplied by.
+    pub scale: f64,
 }
 
 /// Where the elements of a tensor come from.
@@ -231,6 +266,40 @@ impl Tensor {
             Content::Stored { .. } => Cow::Borrowed(self.dtype.name()),
             Content::Encoded(encoding) => encoding.name(),
         }
+    }
+
+    /// The names of the tensors in the files that its elements are computed from.
+    pub fn sources(&self) -> &[String] {
+        match &self.content {
+            Content::Encoded(encoding) if !encoding.sources().is_empty() => encoding.sources(),
+            _ => std::slice::from_ref(&self.name),
+        }
+    }
+
+    /// See [`Encoding::update_rank`].
+    pub fn update_rank(&self) -> Option<usize> {
+        match &self.content {
+            Content::Stored { .. } => None,
+            Content::Encoded(encoding) => encoding.update_rank(),
+        }
+    }
+
+    /// See [`Encoding::factors`].
+    ///
+    /// # Errors
+    /// Those of [`Encoding::factors`].
+    pub fn factors(&self, files: &dyn Bytes) -> Result<Option<Factors>> {
+        match &self.content {
+            Content::Stored { .. } => Ok(None),
+            Content::Encoded(encoding) => encoding.factors(files),
+        }
+    }
+
+    /// The numbers that were trained for it: its elements, or those of an update's factors.
+    pub fn parameters(&self) -> u64 {
+        let rows = self.shape.first().copied().unwrap_or(1).max(1);
+        let sides = (rows as u64).saturating_add((self.elements / rows) as u64);
+        self.update_rank().map_or(self.elements as u64, |rank| sides.saturating_mul(rank as u64))
     }
 
     /// Elements that are best read together; see [`Encoding::granule`].
