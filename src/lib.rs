@@ -11,6 +11,7 @@
 //! | stage | from → to |
 //! |---|---|
 //! | [`source`] | a path → an open checkpoint |
+//! | [`quantised`] | weights stored over several tensors → one tensor each |
 //! | [`tensors`] | its names, types and bytes → numbers |
 //! | [`matrices`] | tensors → the weight matrices in them |
 //! | [`spectrum`] | a matrix → its eigenvalues |
@@ -28,6 +29,7 @@ pub mod error;
 pub mod gate;
 pub mod matrices;
 pub mod metrics;
+pub mod quantised;
 pub mod report;
 pub mod source;
 pub mod spectrum;

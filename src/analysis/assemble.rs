@@ -148,7 +148,7 @@ fn matrix_rows(
         let tensor = tensors.get(matrix.tensor)?;
         Some(report::Matrix {
             name: matrix.name(&tensor.name),
-            tensors: vec![tensor.name.clone()],
+            tensors: tensor.parts(),
             part: matrix.part.clone(),
             aliases: tensor.aliases.clone(),
             block: unit.map(str::to_owned),
@@ -254,7 +254,7 @@ pub(super) fn describe(checkpoint: &Checkpoint, layout: &Layout) -> report::Chec
         path: checkpoint.path().to_owned(),
         format: checkpoint.format(),
         architecture: layout.naming.architecture().map(str::to_owned),
-        parameters: parameters(checkpoint.tensors()),
+        parameters: parameters(checkpoint),
         tensors: checkpoint.tensors().len(),
         files: checkpoint.files().iter().map(file).collect(),
         revision: checkpoint.revision().map(str::to_owned),

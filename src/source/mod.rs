@@ -24,6 +24,7 @@ pub use safetensors::Safetensors;
 pub use storage::Storage;
 
 use crate::error::{Error, Result};
+use crate::quantised::{self, Aside};
 use crate::tensors::Tensor;
 use crate::text::{natural_cmp, printable};
 
@@ -101,6 +102,7 @@ pub struct Checkpoint {
     companions: Vec<PathBuf>,
     tensors: Vec<Tensor>,
     left_out: Vec<LeftOut>,
+    set_aside: HashMap<String, Aside>,
 }
 
 impl Checkpoint {
@@ -123,7 +125,7 @@ impl Checkpoint {
             found.left_out.extend(contents.left_out);
             found.config = found.config.or(contents.config);
         }
-        let Contents { mut tensors, config, left_out } = found;
+        let Contents { tensors, config, left_out } = found;
         if let Some((path, index)) = &located.index {
             let found: BTreeSet<(&str, &str)> =
                 tensors.iter().map(|t| (t.name.as_str(), files.name(t.file()))).collect();
@@ -136,7 +138,6 @@ impl Checkpoint {
                 reason: "it holds no tensors.".to_owned(),
             });
         }
-        tensors.sort_by(|a, b| natural_cmp(&a.name, &b.name));
         let index = located.index.into_iter().map(|(path, _)| path);
         let config_path = located.directory.as_ref().map(|directory| directory.join(ModelConfig::FILE));
         let companions = index.chain(config_path).collect();
@@ -144,15 +145,19 @@ impl Checkpoint {
             Some(directory) => ModelConfig::read(directory)?,
             None => None,
         };
+        let config = beside.or(config);
+        let mut resolved = quantised::resolve(tensors, config.as_ref(), &files)?;
+        resolved.tensors.sort_by(|a, b| natural_cmp(&a.name, &b.name));
         Ok(Checkpoint {
             path: path.to_string_lossy().into_owned(),
             format: format.unwrap_or("unknown"),
             revision: located.revision,
-            config: beside.or(config),
+            config,
             files,
             companions,
-            tensors,
+            tensors: resolved.tensors,
             left_out,
+            set_aside: resolved.set_aside,
         })
     }
 
@@ -194,6 +199,12 @@ impl Checkpoint {
     /// What its files hold beside the tensors of the model.
     pub fn left_out(&self) -> &[LeftOut] {
         &self.left_out
+    }
+
+    /// Tensors that hold no matrix of their own, by name: parts of quantised weights, and weights
+    /// that cannot be dequantised.
+    pub fn set_aside(&self) -> &HashMap<String, Aside> {
+        &self.set_aside
     }
 
     /// Some elements of a tensor; see [`Tensor::read`].

@@ -151,6 +151,12 @@ pub trait Encoding: Debug + Send + Sync {
     /// Bytes in the files.
     fn stored_bytes(&self) -> u64;
 
+    /// The names of the stored tensors that it is computed from, the packed weight first; empty where
+    /// that is the tensor itself.
+    fn parts(&self) -> &[String] {
+        &[]
+    }
+
     /// Elements that are decoded together, at least 1: who goes through a tensor piece by piece asks
     /// for multiples of it.
     fn granule(&self) -> usize {
@@ -219,6 +225,15 @@ impl Tensor {
         match &self.content {
             Content::Stored { .. } => Cow::Borrowed(self.dtype.name()),
             Content::Encoded(encoding) => encoding.name(),
+        }
+    }
+
+    /// The names of the stored tensors that its elements come from: its own, or those that a
+    /// quantised weight consists of.
+    pub fn parts(&self) -> Vec<String> {
+        match &self.content {
+            Content::Encoded(encoding) if !encoding.parts().is_empty() => encoding.parts().to_vec(),
+            _ => vec![self.name.clone()],
         }
     }
 
