@@ -227,7 +227,7 @@ fn four_bit(
     }
     let rounding = said.rounding()?;
     let (scales, nested) = match absmax.dtype {
-        Dtype::F32 => (Scales::Plain(absmax.clone()), None),
+        Dtype::F32 => (Scales { absmax: absmax.clone(), nested: None }, None),
         Dtype::U8 => {
             let nested = [need("nested_absmax")?, need("nested_quant_map")?];
             (nested_scales(absmax, nested, &said)?, Some(nested))
@@ -262,6 +262,7 @@ fn check_values(map: &Tensor, kind: &Kind, around: &Around) -> Result<(), Refusa
     if same { Ok(()) } else { Err(refused().into()) }
 }
 
+/// The scales of a double quantisation, where its parts fit.
 fn nested_scales(absmax: &Tensor, [scales, map]: [&Tensor; 2], said: &State) -> Result<Scales, Refusal> {
     let (Some(blocksize @ 1..), Some(offset)) = (said.nested_blocksize, said.nested_offset) else {
         return Err("quantised, but its quant_state lacks nested_blocksize or nested_offset".into());
@@ -277,38 +278,42 @@ fn nested_scales(absmax: &Tensor, [scales, map]: [&Tensor; 2], said: &State) -> 
         )
         .into());
     }
-    Ok(Scales::Nested {
-        codes: absmax.clone(),
-        map: map.clone(),
-        scales: scales.clone(),
-        blocksize,
-        offset: offset as f32,
-    })
+    let nested = Nested { map: map.clone(), scales: scales.clone(), blocksize, offset: offset as f32 };
+    Ok(Scales { absmax: absmax.clone(), nested: Some(Box::new(nested)) })
 }
 
 /// The scales of the blocks.
 #[derive(Debug)]
-enum Scales {
-    Plain(Tensor),
-    Nested { codes: Tensor, map: Tensor, scales: Tensor, blocksize: usize, offset: f32 },
+struct Scales {
+    /// One F32 a block, or one code.
+    absmax: Tensor,
+    /// What the codes mean.
+    nested: Option<Box<Nested>>,
+}
+
+/// Scales that are quantised themselves.
+#[derive(Debug)]
+struct Nested {
+    map: Tensor,
+    scales: Tensor,
+    blocksize: usize,
+    offset: f32,
 }
 
 impl Scales {
     fn read(&self, files: &dyn Bytes, blocks: Range<usize>) -> Result<Vec<f32>> {
-        match self {
-            Scales::Plain(scales) => numbers(scales, files, blocks),
-            Scales::Nested { codes, map, scales, blocksize, offset } => {
-                let codes = codes.read(files, blocks.clone())?;
-                let map = numbers(map, files, 0..map.elements)?;
-                let outer = blocks.start / blocksize;
-                let scales = numbers(scales, files, outer..blocks.end.div_ceil(*blocksize))?;
-                let scale = |(block, code): (usize, &u8)| {
-                    let pair = map.get(usize::from(*code)).zip(scales.get(block / blocksize - outer));
-                    pair.map_or(f32::NAN, |(value, scale)| value * scale + offset)
-                };
-                Ok(blocks.zip(codes.iter()).map(scale).collect())
-            }
-        }
+        let Some(Nested { map, scales, blocksize, offset }) = self.nested.as_deref() else {
+            return numbers(&self.absmax, files, blocks);
+        };
+        let codes = self.absmax.read(files, blocks.clone())?;
+        let map = numbers(map, files, 0..map.elements)?;
+        let outer = blocks.start / blocksize;
+        let scales = numbers(scales, files, outer..blocks.end.div_ceil(*blocksize))?;
+        let scale = |(block, code): (usize, &u8)| {
+            let pair = map.get(usize::from(*code)).zip(scales.get(block / blocksize - outer));
+            pair.map_or(f32::NAN, |(value, scale)| value * scale + offset)
+        };
+        Ok(blocks.zip(codes.iter()).map(scale).collect())
     }
 }
 

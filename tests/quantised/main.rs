@@ -1,6 +1,6 @@
 //! Quantised checkpoints: values equal to those of the tools that define the layouts
 //! (`fixtures/quantised.py`), and nothing guessed where something is missing or contradicts itself.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -57,7 +57,7 @@ impl Editable {
             Change::Shape(which, shape) => {
                 let tensor = self.tensors.get_mut(which.get(&names)).unwrap();
                 let bits = shape.iter().product::<usize>() * tensor.0.bitsize();
-                if bits % 8 == 0 && bits < 1 << 22 {
+                if bits.is_multiple_of(8) && bits < 1 << 22 {
                     tensor.1 = shape;
                     tensor.2.resize(bits / 8, 1);
                 }
@@ -77,7 +77,7 @@ impl Editable {
                 ];
                 let tensor = self.tensors.get_mut(which.get(&names)).unwrap();
                 let bits = tensor.1.iter().product::<usize>() * to.get(&types).bitsize();
-                if bits % 8 == 0 {
+                if bits.is_multiple_of(8) {
                     tensor.0 = *to.get(&types);
                     tensor.2.resize(bits / 8, 1);
                 }
