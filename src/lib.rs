@@ -11,6 +11,7 @@
 //! | stage | from → to |
 //! |---|---|
 //! | [`source`] | a path → an open checkpoint |
+//! | [`quantised`] | weights stored over several tensors → one tensor each |
 //! | adapters | a checkpoint and LoRA adapters → the adapted tensors |
 //! | [`tensors`] | its names, types and bytes → numbers |
 //! | [`matrices`] | tensors → the weight matrices in them |
@@ -30,6 +31,7 @@ pub mod error;
 pub mod gate;
 pub mod matrices;
 pub mod metrics;
+pub mod quantised;
 pub mod report;
 pub mod source;
 pub mod spectrum;

@@ -70,6 +70,8 @@ fn eight_bit_floats_are_never_guessed() {
     let scale: Vec<u8> = 2f32.to_le_bytes().to_vec();
     let plain = [("a.weight", Dtype::F8_E4M3, &[8, 8][..], &weight[..])];
     let scaled = [plain[0], ("a.weight_scale_inv", Dtype::F32, &[1, 1][..], &scale[..])];
+    let three = [scale.clone(), scale.clone(), scale.clone()].concat();
+    let contradicted = [plain[0], ("a.weight_scale_inv", Dtype::F32, &[3, 1][..], &three[..])];
     let unscaled = select(Selection { assume_unscaled: true, ..Selection::default() });
     let careful = report(&plain, &select(Selection::default()));
     assert!(reason(&careful, "a.weight").contains("--assume-unscaled"));
@@ -77,10 +79,13 @@ fn eight_bit_floats_are_never_guessed() {
     let norm = report(&plain, &unscaled).matrices[0].metric("spectral_norm").unwrap();
     assert!((norm - 8.0).abs() < 1e-13, "an 8 × 8 matrix of ones has norm 8, not {norm}");
     // With its scales beside it, a weight without them is wrong whatever the user assumes.
-    let refused = report(&scaled, &unscaled);
+    let found = report(&scaled, &unscaled);
+    let norm = found.matrices[0].metric("spectral_norm").unwrap();
+    assert!((norm - 16.0).abs() < 1e-13, "twice as much with a scale of 2, not {norm}");
+    assert_eq!(reason(&found, "a.weight_scale_inv"), "scales of a quantised weight");
+    let refused = report(&contradicted, &unscaled);
     assert!(refused.matrices.is_empty());
-    assert!(reason(&refused, "a.weight").contains("scales of their own"));
-    assert_eq!(reason(&refused, "a.weight_scale_inv"), "scales of a quantised weight");
+    assert!(reason(&refused, "a.weight").contains("do not fit"));
 }
 
 /// Alpha and the ranks do not depend on the scale, the norms follow it, over all of F64's range.
@@ -175,7 +180,7 @@ fn integers_and_packed_weights_are_listed_with_the_reason() {
         &select(Selection::default()),
     );
     assert!(found.matrices.is_empty());
-    assert_eq!(reason(&found, "a.qweight"), "packed integers (I32) of a quantised weight");
+    assert!(reason(&found, "a.qweight").contains("GPTQ or AWQ is not known"));
     assert_eq!(reason(&found, "a.scales"), "scales of a quantised weight");
     assert_eq!(reason(&found, "b.weight"), "packed integers (I8) of a quantised weight");
     assert_eq!(reason(&found, "c.position_ids"), "integers (I64)");

@@ -268,7 +268,7 @@ pub(super) fn describe(checkpoint: &Checkpoint, layout: &Layout) -> report::Chec
         path: checkpoint.path().to_owned(),
         format: checkpoint.format(),
         architecture: layout.naming.architecture().map(str::to_owned),
-        parameters: parameters(checkpoint.tensors()),
+        parameters: parameters(checkpoint),
         tensors: checkpoint.tensors().len(),
         files: checkpoint.files().iter().map(file).collect(),
         revision: checkpoint.revision().map(str::to_owned),

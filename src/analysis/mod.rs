@@ -185,7 +185,7 @@ impl Layout {
         let names: Vec<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
         let model_type = config.and_then(ModelConfig::model_type);
         let naming = Naming::new(&names, model_type, settings.block_pattern.as_deref())?;
-        let plan = plan(tensors, config, &naming, &settings.selection)?;
+        let plan = plan(tensors, checkpoint.set_aside(), config, &naming, &settings.selection)?;
         let transformer =
             naming.are_transformer_blocks(&names).unwrap_or_else(|| repeats_layers(&plan, settings));
         let granularity = settings.granularity.unwrap_or(match transformer {
@@ -223,9 +223,11 @@ fn repeats_layers(plan: &Plan, settings: &Settings) -> bool {
     counts.values().filter(|count| **count >= 2).count() >= 2
 }
 
-/// The parameters of a checkpoint: the elements of every tensor that is not of integers, and the
-/// factors of an adapter's updates.
-fn parameters(tensors: &[Tensor]) -> u64 {
-    let real = tensors.iter().filter(|t| t.dtype.kind() != crate::tensors::Kind::Integer);
+/// The parameters of a checkpoint: the elements of every tensor that is not of integers and does not
+/// merely say how to read another one, and the factors of an adapter's updates.
+fn parameters(checkpoint: &Checkpoint) -> u64 {
+    let is_companion = |t: &&Tensor| checkpoint.set_aside().get(&t.name).is_some_and(|aside| aside.companion);
+    let own = checkpoint.tensors().iter().filter(|t| !is_companion(t));
+    let real = own.filter(|t| t.dtype.kind() != crate::tensors::Kind::Integer);
     real.fold(0u64, |sum, t| sum.saturating_add(t.parameters()))
 }

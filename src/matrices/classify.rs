@@ -56,13 +56,14 @@ const SMALLEST_IN_STACK: usize = 64;
 /// A tensor that holds matrices, or the reason why it holds none.
 pub(super) type Class = Result<(Role, Form), String>;
 
-/// Decides by type, name and shape. `scaled` tells whether a quantised weight's scales are there.
-pub(super) fn classify(tensor: &Tensor, assume_unscaled: bool, scaled: impl Fn() -> bool) -> Class {
+/// Decides by type, name and shape. Weights with scales of their own were dequantised, or set aside,
+/// before: an 8-bit float that is left has none.
+pub(super) fn classify(tensor: &Tensor, assume_unscaled: bool) -> Class {
     let name = Name::of(tensor);
     if tensor.elements == 0 {
         return Err("empty".to_owned());
     }
-    usable_type(tensor.dtype, &name, assume_unscaled, scaled)?;
+    usable_type(tensor.dtype, &name, assume_unscaled)?;
     match tensor.shape.len() {
         0 => return Err("scalar".to_owned()),
         1 => return Err("one-dimensional".to_owned()),
@@ -92,12 +93,7 @@ pub(super) fn classify(tensor: &Tensor, assume_unscaled: bool, scaled: impl Fn()
     }
 }
 
-fn usable_type(
-    dtype: Dtype,
-    name: &Name,
-    assume_unscaled: bool,
-    scaled: impl Fn() -> bool,
-) -> Result<(), String> {
+fn usable_type(dtype: Dtype, name: &Name, assume_unscaled: bool) -> Result<(), String> {
     let kind = dtype.name();
     match dtype.kind() {
         Kind::Real | Kind::Complex => Ok(()),
@@ -106,20 +102,11 @@ fn usable_type(
         }
         Kind::Integer => Err(format!("integers ({kind})")),
         Kind::Packed => Err(format!("packed type {kind}, which means nothing without its scales")),
-        Kind::Float8 if scaled() => {
-            Err(format!("8-bit floats ({kind}) with scales of their own, which this version does not apply"))
-        }
         Kind::Float8 if !assume_unscaled => Err(format!(
             "8-bit floats ({kind}) whose scale is not known (--assume-unscaled reads them as they are)"
         )),
         Kind::Float8 => Ok(()),
     }
-}
-
-/// Names under which the scales of a weight `name` are stored beside it.
-pub(super) fn scale_names(name: &str) -> [String; 3] {
-    let module = name.strip_suffix(".weight").unwrap_or(name);
-    [format!("{name}_scale_inv"), format!("{name}_scale"), format!("{module}.scale_weight")]
 }
 
 /// A tensor's name, taken apart at its dots.

@@ -196,8 +196,11 @@ pub(super) fn expert_halves(tensor: &Tensor, rows: usize, cols: usize, context: 
     };
     let down = (context.shape_of)(&format!("{module}.down_proj{suffix}"));
     let parts = match down {
-        // [E, 2f, h] with down [E, h, f]: halves of the rows.
-        Some([_, h, f]) if rows == 2 * f && cols == *h => named_rows(rows, cols, &[("gate", *f), ("up", *f)]),
+        // [E, 2f, h] with down [E, h, f]: halves of the rows; gpt-oss keeps its turns when packed.
+        Some([_, h, f]) if rows == 2 * f && cols == *h => match context.model_type() {
+            Some("gpt_oss") => Some(alternating_rows(rows, cols)),
+            _ => named_rows(rows, cols, &[("gate", *f), ("up", *f)]),
+        },
         // [E, h, 2f] with down [E, f, h]: columns, in halves or in turn.
         Some([_, f, h]) if cols == 2 * f && rows == *h => match context.model_type() {
             Some("gpt_oss") => Some(alternating_columns(rows, cols)),
@@ -214,6 +217,15 @@ fn alternating_columns(rows: usize, cols: usize) -> Vec<Part> {
     let part = |(i, name): (usize, &str)| {
         let layout = Layout { offset: i, rows: Axis::plain(rows, cols), cols: Axis::plain(cols / 2, 2) };
         (name.to_owned(), layout)
+    };
+    ["gate", "up"].into_iter().enumerate().map(part).collect()
+}
+
+/// gpt-oss in MXFP4, which is stored with the outputs first: gate in the even rows, up in the odd ones.
+fn alternating_rows(rows: usize, cols: usize) -> Vec<Part> {
+    let part = |(i, name): (usize, &str)| {
+        let own = Axis::plain(rows / 2, 2 * cols);
+        (name.to_owned(), Layout { offset: i * cols, rows: own, cols: Axis::plain(cols, 1) })
     };
     ["gate", "up"].into_iter().enumerate().map(part).collect()
 }

@@ -16,10 +16,11 @@ pub use layout::{Axis, Layout, View};
 
 use crate::blocks::{Block, Naming};
 use crate::error::{Error, Result};
+use crate::quantised::Aside;
 use crate::source::ModelConfig;
 use crate::tensors::{Dtype, Tensor};
 use crate::text::printable;
-use classify::{Form, classify, scale_names};
+use classify::{Form, classify};
 use fused::{Context, Fusion};
 
 /// Which tensors are taken apart into matrices, and how.
@@ -120,12 +121,13 @@ pub struct Skip {
     pub by_choice: bool,
 }
 
-/// Finds the matrices of a checkpoint.
+/// Finds the matrices of a checkpoint; `set_aside` has the tensors without one that are known before.
 ///
 /// # Errors
 /// [`Error::Setting`] where a pattern of the selection is no glob.
 pub fn plan(
     tensors: &[Tensor],
+    set_aside: &HashMap<String, Aside>,
     config: Option<&ModelConfig>,
     naming: &Naming,
     selection: &Selection,
@@ -137,7 +139,6 @@ pub fn plan(
     let context = Context { config, shape_of: &shape_of };
     let mut plan = Plan::default();
     for (position, tensor) in tensors.iter().enumerate() {
-        let scaled = || scale_names(&tensor.name).iter().any(|n| by_name.contains_key(n.as_str()));
         let mut skip = |reason: &str, by_choice| {
             plan.skipped.push(Skip { tensor: position, reason: reason.to_owned(), by_choice });
         };
@@ -149,7 +150,11 @@ pub fn plan(
             skip("matched by --exclude", true);
             continue;
         }
-        match classify(tensor, selection.assume_unscaled, scaled) {
+        if let Some(aside) = set_aside.get(&tensor.name) {
+            skip(&aside.reason, false);
+            continue;
+        }
+        match classify(tensor, selection.assume_unscaled) {
             Ok((Role::Embedding, _)) if !selection.embeddings => {
                 skip("embedding (--embeddings analyses it)", false);
             }

@@ -81,10 +81,12 @@ pub struct Report {
 
 impl Report {
     /// Where no matrix was found: the reason of the largest group of tensors that could have been
-    /// weights.
+    /// weights. What only says how to read another tensor could not.
     pub fn why_nothing(&self) -> Option<&str> {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for skipped in self.skipped.iter().filter(|s| s.reason != "one-dimensional") {
+        const NO_WEIGHTS: [&str; 3] =
+            ["one-dimensional", "scales of a quantised weight", "part of a quantised weight"];
+        for skipped in self.skipped.iter().filter(|s| !NO_WEIGHTS.contains(&s.reason.as_str())) {
             *counts.entry(&skipped.reason).or_default() += 1;
         }
         let most = counts.into_iter().max_by_key(|(_, count)| *count);

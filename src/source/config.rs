@@ -72,6 +72,12 @@ impl ModelConfig {
         self.values(keys).next().is_some()
     }
 
+    /// An entry of any kind, of the model or else of its language model.
+    pub(crate) fn entry(&self, key: &str) -> Option<&Value> {
+        let own = self.value.get(key).filter(|value| !value.is_null());
+        own.or_else(|| self.value.get("text_config")?.get(key).filter(|value| !value.is_null()))
+    }
+
     fn values(&self, keys: &[&str]) -> impl Iterator<Item = &Value> {
         let text = self.value.get("text_config");
         let found = keys.iter().flat_map(move |key| [self.value.get(*key), text.and_then(|t| t.get(*key))]);

@@ -27,6 +27,7 @@ pub use storage::Storage;
 
 use crate::adapters::{self, Adapter, Merge};
 use crate::error::{Error, Result};
+use crate::quantised::{self, Aside};
 use crate::tensors::{Factors, Tensor};
 use crate::text::{natural_cmp, printable};
 
@@ -108,6 +109,7 @@ pub struct Checkpoint {
     tensors: Vec<Tensor>,
     left_out: Vec<LeftOut>,
     adapters: Vec<String>,
+    set_aside: HashMap<String, Aside>,
 }
 
 impl Checkpoint {
@@ -152,7 +154,9 @@ impl Checkpoint {
             None => None,
         };
         let config = beside.or(config);
-        let mut merge = Merge::new(tensors, config.as_ref());
+        // Quantised weights first: an adapter adds to what they stand for.
+        let resolved = quantised::resolve(tensors, config.as_ref(), &files)?;
+        let mut merge = Merge::new(resolved.tensors, config.as_ref());
         for path in &options.adapters {
             let adapter = Adapter::read(&locate::adapter(path, options)?, &mut files, options)?;
             companions.push(adapter.companion());
@@ -170,6 +174,7 @@ impl Checkpoint {
             companions,
             tensors,
             left_out,
+            set_aside: resolved.set_aside,
             adapters: options.adapters.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
         })
     }
@@ -197,6 +202,7 @@ impl Checkpoint {
             companions,
             tensors,
             left_out,
+            set_aside: HashMap::new(),
             adapters: Vec::new(),
         })
     }
@@ -252,6 +258,12 @@ impl Checkpoint {
     /// Those of [`Checkpoint::read`].
     pub fn factors(&self, tensor: &Tensor) -> Result<Option<Factors>> {
         tensor.factors(&self.files)
+    }
+
+    /// Tensors that hold no matrix of their own, by name: parts of quantised weights, and weights
+    /// that cannot be dequantised.
+    pub fn set_aside(&self) -> &HashMap<String, Aside> {
+        &self.set_aside
     }
 
     /// Some elements of a tensor; see [`Tensor::read`].

@@ -176,8 +176,8 @@ pub trait Encoding: Debug + Send + Sync {
     /// to break its own rules.
     fn decode(&self, files: &dyn Bytes, elements: Range<usize>) -> Result<Vec<u8>>;
 
-    /// The names of the tensors in the files that it is computed from, the weight's own first; none
-    /// where that is one tensor of the same name.
+    /// The names of the stored tensors that it is computed from, the weight's own or the packed one
+    /// first; none where that is one tensor of the same name.
     fn sources(&self) -> &[String] {
         &[]
     }

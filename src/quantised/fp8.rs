@@ -1,0 +1,67 @@
+//! 8-bit floats with scales of their own, as DeepSeek publishes its models: E4M3 and
+//! `weight_scale_inv` [⌈rows/128⌉, ⌈cols/128⌉], which despite its name is multiplied with
+//! (DeepSeek-AI 2024, arXiv 2412.19437, section 3.3). `scale_weight`, one for the whole weight, is
+//! the name in diffusion models.
+
+use super::grid::Grid;
+use super::rows::{Rounding, encoding};
+use super::scaled::Scaled;
+use super::{Around, Found, Layout, Refusal, Weight};
+use crate::tensors::{Dtype, Kind, Tensor};
+
+/// The block where the configuration names none.
+const BLOCK: [usize; 2] = [128, 128];
+
+/// 8-bit floats with block scales, or one scale.
+pub(super) struct Fp8;
+
+impl Layout for Fp8 {
+    fn find(&self, tensor: &Tensor, around: &Around) -> Option<Found> {
+        if tensor.dtype.kind() != Kind::Float8 {
+            return None;
+        }
+        let module = tensor.name.strip_suffix("weight").unwrap_or(&tensor.name);
+        let names = [format!("{}_scale_inv", tensor.name), format!("{module}scale_weight")];
+        let scales = names.iter().find_map(|name| around.get(name))?;
+        let others = [
+            format!("{module}activation_scale"),
+            format!("{module}input_scale"),
+            format!("{module}scale_input"),
+        ];
+        let companions = around.present(names.clone().into_iter().chain(others));
+        let block = Some(around.scheme.block().unwrap_or(BLOCK));
+        Some(Found { companions, weight: weight(tensor, scales, block, &[]) })
+    }
+}
+
+/// A tensor of 8-bit floats with its scales.
+pub(super) fn weight(
+    tensor: &Tensor,
+    scales: &Tensor,
+    block: Option<[usize; 2]>,
+    groups: &[usize],
+) -> Result<Weight, Refusal> {
+    let rounding = match scales.dtype {
+        // Powers of two: the product is exact in any type.
+        Dtype::U8 | Dtype::F8E8M0 => Rounding::F32,
+        other => Rounding::of(other).ok_or_else(|| scale_type(other))?,
+    };
+    let grid = Grid::fit(&tensor.shape, &scales.shape, block, groups)?;
+    let kind = match tensor.dtype {
+        Dtype::F8E4M3 => "FP8 E4M3",
+        Dtype::F8E5M2 => "FP8 E5M2",
+        other => other.name(),
+    };
+    let values =
+        Scaled { codes: tensor.clone(), scales: scales.clone(), zeros: None, grid, factor: 1.0, rounding };
+    Ok(Weight {
+        name: tensor.name.clone(),
+        shape: tensor.shape.clone(),
+        encoding: encoding(format!("{kind}, {}", grid.describe()), tensor, &[scales], values),
+    })
+}
+
+/// The refusal of scales in a type that no tool writes.
+pub(super) fn scale_type(dtype: Dtype) -> String {
+    format!("quantised, but its scales are of the type {}", dtype.name())
+}

@@ -1,0 +1,205 @@
+//! What is missing or contradicts itself: skipped with the reason, never guessed.
+
+use evenkeel::report::Report;
+use safetensors::Dtype;
+use serde_json::{Value, json};
+
+use crate::common::matrix;
+use crate::editable::{Editable, MODULE};
+
+/// Without its scale an int8 matrix looks 10⁵ times too large: it is skipped, never read as it is.
+#[test]
+fn integers_without_their_scales_are_never_read() {
+    let whole = Editable::load("bitsandbytes-8bit");
+    let norm = |report: &Report| matrix(report, &format!("{MODULE}.weight")).metric("lambda_max").unwrap();
+    assert!(norm(&whole.report()) < 1.0);
+    whole.without("SCB").skipped("q_proj.weight", "packed integers (I8)");
+    Editable::load("compressed-int8")
+        .without("q_proj.weight_scale")
+        .skipped("q_proj.weight", "packed integers");
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let gptq = || Editable::load("gptq-4bit");
+    gptq().without("scales").skipped("qweight", "without its scales");
+    gptq().without("qzeros").skipped("qweight", "without its zero points");
+    let mut unknown = gptq();
+    unknown.config = json!({"model_type": "llama"});
+    unknown.skipped("qweight", "GPTQ or AWQ is not known");
+    Editable::load("awq").without("qzeros").skipped("qweight", "without its zero points");
+    Editable::load("gpt-oss").without("down_proj_scales").skipped("down_proj_blocks", "without its scales");
+    let packed = || Editable::load("compressed-packed");
+    packed().without("q_proj.weight_scale").skipped("q_proj.weight_packed", "without its scales");
+    packed().without("q_proj.weight_shape").skipped("q_proj.weight_packed", "without its weight_shape");
+    let four = || Editable::load("bitsandbytes-4bit");
+    four()
+        .without("q_proj.weight.quant_state.bitsandbytes__nf4")
+        .skipped("q_proj.weight", "without its quant_state");
+    four().without("q_proj.weight.absmax").skipped("q_proj.weight", "without its absmax");
+    four().without("k_proj.weight.nested_absmax").skipped("k_proj.weight", "without its nested_absmax");
+    let micro = || Editable::load("compressed-microscaled");
+    micro()
+        .without("q_proj.weight_global_scale")
+        .skipped("q_proj.weight_packed", "without its weight_global_scale");
+    Editable::load("deepseek-fp8").without("weight_scale_inv").tensors.keys().for_each(|name| {
+        assert!(name.ends_with("gate_proj.weight"));
+    });
+    let report = Editable::load("deepseek-fp8").without("weight_scale_inv").report();
+    assert!(report.matrices.is_empty() && report.skipped[0].reason.contains("--assume-unscaled"));
+}
+
+#[test]
+fn what_contradicts_itself_is_named() {
+    let gptq = || Editable::load("gptq-4bit-ordered");
+    gptq().set("scales", Dtype::F16, &[3, 63]).skipped("qweight", "do not fit");
+    gptq().set("scales", Dtype::U8, &[3, 64]).skipped("qweight", "of the type U8");
+    gptq().set("qzeros", Dtype::I32, &[3, 9]).skipped("qweight", "do not fit");
+    gptq().set("qweight", Dtype::I32, &[768]).skipped("qweight", "do not fit");
+    gptq().set("qweight", Dtype::F32, &[12, 64]).skipped("qweight", "do not fit");
+    gptq().configured("bits", json!(8)).skipped("qweight", "do not fit");
+    gptq().configured("bits", json!(5)).skipped("qweight", "do not fit");
+    gptq().set("g_idx", Dtype::I32, &[95]).skipped("qweight", "does not fit 96 inputs");
+    gptq().set("g_idx", Dtype::I64, &[96]).skipped("qweight", "does not fit 96 inputs");
+    // 0x01010101 groups.
+    gptq().set("g_idx", Dtype::I32, &[96]).skipped("qweight", "puts input 0 outside of its 3 groups");
+    let mut negative = gptq();
+    negative.get("g_idx").2[4..8].fill(0xff);
+    negative.skipped("qweight", "puts input 1 outside");
+    let neighbours = || Editable::load("gptq-4bit");
+    neighbours().configured("group_size", json!(64)).skipped("qweight", "do not make 3 rows");
+    neighbours().configured("group_size", json!(0)).skipped("qweight", "neither g_idx nor a group_size");
+    neighbours().configured("group_size", json!("x")).skipped("qweight", "neither g_idx nor a group_size");
+    let awq = || Editable::load("awq");
+    awq().configured("group_size", json!(16)).skipped("qweight", "do not make 3 rows");
+    awq().configured("bits", json!(8)).skipped("qweight", "in 8 bits");
+    awq().set("scales", Dtype::F16, &[3, 72]).skipped("qweight", "do not fit");
+    // Taken for the other layout, neither fits.
+    awq().configured("quant_method", json!("gptq")).skipped("qweight", "do not fit");
+    neighbours().configured("quant_method", json!("awq")).skipped("qweight", "do not fit");
+    let fp8 = || Editable::load("deepseek-fp8");
+    fp8()
+        .set("_scale_inv", Dtype::F32, &[3, 2])
+        .skipped("gate_proj.weight", "of shape 3×2 do not fit its shape 160×136");
+    fp8().set("_scale_inv", Dtype::I32, &[2, 2]).skipped("gate_proj.weight", "of the type I32");
+    fp8().configured("weight_block_size", json!([64, 64])).skipped("gate_proj.weight", "do not fit");
+    let oss = || Editable::load("gpt-oss");
+    oss().set("down_proj_scales", Dtype::U8, &[2, 64, 3]).skipped("down_proj_blocks", "one for every 32");
+    oss().set("down_proj_scales", Dtype::F16, &[2, 64, 2]).skipped("down_proj_blocks", "of the type F16");
+    let eight = || Editable::load("bitsandbytes-8bit");
+    eight().set("SCB", Dtype::F32, &[63]).skipped("q_proj.weight", "for each of 64 rows");
+    eight().set("weight_format", Dtype::U8, &[]).skipped("q_proj.weight", "order of elements");
+}
+
+#[test]
+fn compressed_tensors_that_contradict_themselves() {
+    let packed = || Editable::load("compressed-packed");
+    let shape = |sides: [i64; 2]| {
+        let mut changed = packed();
+        changed.get("q_proj.weight_shape").2 = sides.iter().flat_map(|side| side.to_le_bytes()).collect();
+        changed
+    };
+    shape([64, 97]).skipped("q_proj.weight_packed", "do not fit the shape 64×97");
+    shape([63, 96]).skipped("q_proj.weight_packed", "do not fit the shape 63×96");
+    shape([-1, 96]).skipped("q_proj.weight_packed", "no shape of two dimensions");
+    shape([i64::MAX, i64::MAX]).skipped("q_proj.weight_packed", "no shape of two dimensions");
+    shape([0, 0]).skipped("q_proj.weight_packed", "no shape of two dimensions");
+    packed().set("q_proj.weight_shape", Dtype::F32, &[2]).skipped("q_proj.weight_packed", "no shape");
+    packed().set("q_proj.weight_scale", Dtype::BF16, &[64, 5]).skipped("q_proj.weight_packed", "do not fit");
+    packed()
+        .set("q_proj.weight_scale", Dtype::BF16, &[64, 4])
+        .skipped("q_proj.weight_packed", "groups of 24");
+    packed()
+        .set("k_proj.weight_zero_point", Dtype::I32, &[4, 3])
+        .skipped("k_proj.weight_packed", "zero points");
+    packed().set("q_proj.weight_packed", Dtype::I32, &[64, 9]).skipped("q_proj.weight_packed", "do not fit");
+    let ordered = || Editable::load("compressed-ordered");
+    ordered().set("weight_g_idx", Dtype::I32, &[9]).skipped("weight_packed", "does not fit");
+    ordered().set("weight_g_idx", Dtype::I32, &[96]).skipped("weight_packed", "puts input 0 outside");
+    // −1 stands for no order at all.
+    let mut none = ordered();
+    none.get("weight_g_idx").2.fill(0xff);
+    assert_eq!(none.report().matrices[0].status, "ok");
+    assert_eq!(
+        none.report().matrices[0].metrics,
+        ordered().without("weight_g_idx").report().matrices[0].metrics
+    );
+    let eight = || Editable::load("compressed-int8");
+    eight().set("v_proj.weight_zero_point", Dtype::I32, &[32, 1]).skipped("v_proj.weight", "zero points");
+    eight().set("q_proj.weight_scale", Dtype::BF16, &[7]).skipped("q_proj.weight", "do not fit");
+    let micro = || Editable::load("compressed-microscaled");
+    micro()
+        .set("q_proj.weight_scale", Dtype::F8_E4M3, &[32, 5])
+        .skipped("q_proj.weight_packed", "every 16 of 32×96");
+    micro()
+        .set("q_proj.weight_global_scale", Dtype::F32, &[2])
+        .skipped("q_proj.weight_packed", "no single F32");
+    micro()
+        .set("q_proj.weight_scale", Dtype::F32, &[32, 6])
+        .skipped("q_proj.weight_packed", "of the type F32");
+}
+
+/// A quant_state is JSON out of a file: anything may stand there.
+#[test]
+fn quant_states_that_say_nothing() {
+    let part = "q_proj.weight.quant_state.bitsandbytes__nf4";
+    let known = json!({"quant_type": "nf4", "blocksize": 64, "dtype": "float32", "shape": [64, 128]});
+    let with = |text: &str| {
+        let mut changed = Editable::load("bitsandbytes-4bit");
+        *changed.get(part) = (Dtype::U8, vec![text.len()], text.as_bytes().to_vec());
+        changed
+    };
+    let entry = |key: &str, value: Value| {
+        let mut state = known.clone();
+        state[key] = value;
+        with(&state.to_string())
+    };
+    assert_eq!(with(&known.to_string()).report().matrices.len(), 4);
+    let deep = "[".repeat(60_000);
+    for text in ["", "{", "[]", "null", "{}", &deep, r#"{"quant_type":"nf4","quant_type":"nf4"}"#] {
+        with(text).skipped("q_proj.weight", "does not say how");
+    }
+    with(&" ".repeat(70_000)).skipped("q_proj.weight", "no text");
+    entry("quant_type", json!("fp4")).skipped("q_proj.weight", "says `fp4`");
+    entry("dtype", json!("\u{1b}[2J")).skipped("q_proj.weight", "the type `\\u{1b}[2J`");
+    entry("blocksize", json!(0)).skipped("q_proj.weight", "does not fit 4096 bytes");
+    entry("blocksize", json!(63)).skipped("q_proj.weight", "does not fit 4096 bytes");
+    entry("blocksize", json!(128)).skipped("q_proj.weight", "for each of 64 blocks");
+    entry("blocksize", json!(-1)).skipped("q_proj.weight", "does not say how");
+    entry("shape", json!([64, 129])).skipped("q_proj.weight", "does not fit 4096 bytes");
+    entry("shape", json!([1u64 << 33, 1u64 << 33])).skipped("q_proj.weight", "does not fit 4096 bytes");
+    entry("shape", json!([])).skipped("q_proj.weight", "does not fit 4096 bytes");
+    let other = Editable::load("bitsandbytes-4bit").set("q_proj.weight.quant_map", Dtype::F32, &[16]);
+    other.skipped("q_proj.weight", "not that of NF4");
+    let nested = "k_proj.weight.quant_state.bitsandbytes__nf4";
+    let mut changed = Editable::load("bitsandbytes-4bit");
+    let text = std::str::from_utf8(&changed.get(nested).2)
+        .unwrap()
+        .replace("\"nested_blocksize\": 256", "\"nested_blocksize\": 0");
+    *changed.get(nested) = (Dtype::U8, vec![text.len()], text.into_bytes());
+    changed.skipped("k_proj.weight", "lacks nested_blocksize");
+    let nested = Editable::load("bitsandbytes-4bit").set("k_proj.weight.nested_absmax", Dtype::F32, &[9]);
+    nested.skipped("k_proj.weight", "do not fit");
+}
+
+/// A method of its own is named, and nothing in its modules is taken for a weight.
+#[test]
+fn methods_that_are_not_read_are_named() {
+    let hqq = Editable::load("gptq-4bit").configured("quant_method", json!("hqq"));
+    hqq.skipped("qweight", "`hqq`");
+    assert!(hqq.report().matrices.is_empty());
+    Editable::load("gptq-4bit")
+        .configured("checkpoint_format", json!("marlin"))
+        .skipped("qweight", "`marlin`");
+    Editable::load("awq").configured("version", json!("gemv")).skipped("qweight", "`gemv`");
+}
+
+/// Two zero-point conventions: one step of the scale apart, so that the wrong one is a wrong matrix.
+#[test]
+fn the_version_of_gptq_counts() {
+    let norm = |format: &str| {
+        let changed = Editable::load("gptq-4bit").configured("checkpoint_format", json!(format));
+        changed.report().matrices[0].metric("frobenius_norm").unwrap()
+    };
+    assert!((norm("gptq") / norm("gptq_v2") - 1.0).abs() > 0.01);
+}
