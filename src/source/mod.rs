@@ -12,6 +12,8 @@ mod json;
 mod locate;
 mod safetensors;
 mod storage;
+#[allow(dead_code)] // its readers follow
+mod zip;
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
