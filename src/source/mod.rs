@@ -10,9 +10,10 @@ mod hub;
 mod index;
 mod json;
 mod locate;
+mod numpy;
+mod onnx;
 mod safetensors;
 mod storage;
-#[allow(dead_code)] // its readers follow
 mod zip;
 
 use std::borrow::Cow;
@@ -22,6 +23,8 @@ use std::path::{Path, PathBuf};
 
 pub use config::ModelConfig;
 pub use files::Files;
+pub use numpy::{Npy, Npz};
+pub use onnx::Onnx;
 pub use safetensors::Safetensors;
 pub use storage::Storage;
 
@@ -30,7 +33,7 @@ use crate::tensors::Tensor;
 use crate::text::{natural_cmp, printable};
 
 /// Every format that can be read, in the order in which they are tried.
-pub static FORMATS: &[&dyn Format] = &[&Safetensors];
+pub static FORMATS: &[&dyn Format] = &[&Safetensors, &Onnx, &Npz, &Npy];
 
 /// A reader of one file format.
 pub trait Format: Sync {

@@ -48,7 +48,6 @@ const CENTRAL: &[u8; 4] = b"PK\x01\x02";
 const END_BYTES: u64 = 22;
 const END64_BYTES: u64 = 56;
 const LOCATOR64_BYTES: u64 = 20;
-const CENTRAL_BYTES: u64 = 46;
 const LOCAL_BYTES: u64 = 30;
 
 /// The longest directory that is read, in bytes: as long as the longest safetensors header.
