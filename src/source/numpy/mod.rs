@@ -27,7 +27,7 @@ pub struct Npz;
 /// What all deflated members of an archive may become together: this many times the file's length,
 /// and as many bytes on top. DEFLATE reaches 1032 to one, which only zeros and bombs do.
 const MAX_RATIO: u64 = 64;
-const MAX_EXTRA: u64 = 1 << 26;
+const MAX_EXTRA: u64 = 1 << 24;
 
 impl Format for Npy {
     fn name(&self) -> &'static str {

@@ -12,9 +12,19 @@ use crate::text::printable;
 /// Graphs that may stand within one another; real ones hardly pass four.
 const MAX_DEPTH: usize = 32;
 
-/// Graphs, nodes, attributes, names and tensors that a file may hold. The largest models have some
-/// hundred thousand; each costs memory beyond its own few bytes in the file.
-const MAX_PARTS: usize = 1 << 21;
+/// What a graph may hold, in [`cost`]s: 60,000 ordinary nodes, six times as many as the exports of
+/// large language models have. Each part takes more memory than its bytes in the file.
+const MAX_COST: usize = 1 << 21;
+
+/// What the parts of a graph cost, in some dozens of bytes.
+mod cost {
+    pub const NODE: usize = 8;
+    pub const TENSOR: usize = 8;
+    pub const SCOPE: usize = 8;
+    pub const ATTRIBUTE: usize = 2;
+    pub const TEXT: usize = 2;
+    pub const NUMBER: usize = 1;
+}
 
 /// No tensor has more dimensions.
 const MAX_DIMENSIONS: usize = 64;
@@ -115,7 +125,7 @@ pub(super) struct External {
 
 /// Reads the description of a model.
 pub(super) fn read(wire: &Wire) -> Checked<Model> {
-    let mut parser = Parser { wire, model: Model::default(), parts: 0 };
+    let mut parser = Parser { wire, model: Model::default(), cost: 0 };
     let mut rest = wire.all();
     let mut graph = false;
     while let Some(field) = wire.next(&mut rest)? {
@@ -136,22 +146,26 @@ pub(super) fn read(wire: &Wire) -> Checked<Model> {
 struct Parser<'a, 'f> {
     wire: &'a Wire<'f>,
     model: Model,
-    parts: usize,
+    cost: usize,
 }
 
 impl Parser<'_, '_> {
-    fn count(&mut self) -> Checked<()> {
-        self.parts += 1;
-        if self.parts > MAX_PARTS { rule(format!("it has more than {MAX_PARTS} parts")) } else { Ok(()) }
+    fn spend(&mut self, cost: usize) -> Checked<()> {
+        self.cost += cost;
+        if self.cost > MAX_COST {
+            rule("it has more nodes, names and tensors than any real model")
+        } else {
+            Ok(())
+        }
     }
 
     fn text(&mut self, field: &Field) -> Checked<String> {
-        self.count()?;
+        self.spend(cost::TEXT)?;
         self.wire.text(field.bytes()?)
     }
 
     fn scope(&mut self, parent: Option<usize>) -> Checked<usize> {
-        self.count()?;
+        self.spend(cost::SCOPE)?;
         self.model.scopes.push(Scope { parent, ..Scope::default() });
         Ok(self.model.scopes.len() - 1)
     }
@@ -218,7 +232,7 @@ impl Parser<'_, '_> {
     }
 
     fn node(&mut self, message: Range<u64>, scope: usize, depth: usize) -> Checked<()> {
-        self.count()?;
+        self.spend(cost::NODE)?;
         let mut node = Node { scope, ..Node::default() };
         let mut rest = message;
         while let Some(field) = self.wire.next(&mut rest)? {
@@ -256,7 +270,7 @@ impl Parser<'_, '_> {
         scope: usize,
         depth: usize,
     ) -> Checked<Option<(String, Attribute)>> {
-        self.count()?;
+        self.spend(cost::ATTRIBUTE)?;
         let (mut name, mut value) = (String::new(), None);
         let mut integers = Vec::new();
         let mut rest = message;
@@ -279,21 +293,21 @@ impl Parser<'_, '_> {
     fn integers(&mut self, field: &Field) -> Checked<Vec<u64>> {
         let mut rest = match &field.value {
             Value::Varint(value) => {
-                self.count()?;
+                self.spend(cost::TENSOR)?;
                 return Ok(vec![*value]);
             }
             _ => field.bytes()?,
         };
         let mut values = Vec::new();
         while rest.start < rest.end {
-            self.count()?;
+            self.spend(cost::NUMBER)?;
             values.push(self.wire.varint(&mut rest)?);
         }
         Ok(values)
     }
 
     fn tensor(&mut self, message: Range<u64>) -> Checked<usize> {
-        self.count()?;
+        self.spend(cost::NUMBER)?;
         let start = message.start;
         let mut proto = Proto::default();
         let mut external = External::default();

@@ -223,10 +223,14 @@ impl Assembly<'_> {
             return Err(None);
         }
         let consumers = self.consumers(tensor);
-        let elementwise = consumers.iter().all(|consumer| ELEMENTWISE.contains(&self.op(consumer)));
+        let no_weight = |consumer: &Consumer| match self.op(consumer) {
+            // Behind the weights and biases come lengths and states.
+            "LSTM" | "GRU" | "RNN" => consumer.input > 3,
+            op => ELEMENTWISE.contains(&op),
+        };
         match consumers.first() {
-            Some(first) if elementwise && !named && weight.shape.len() > 1 => {
-                Err(Some(format!("used by {}, not in a matrix product", self.op(first))))
+            Some(first) if !named && weight.shape.len() > 1 && consumers.iter().all(no_weight) => {
+                Err(Some(format!("used by {}, but not as a weight", self.op(first))))
             }
             _ => Ok(()),
         }
