@@ -153,14 +153,14 @@ fn nested(depth: usize) -> Vec<u8> {
 #[test]
 fn nothing_nests_or_multiplies_without_bound() {
     refused(&model(&nested(33)), "more than 32 graphs stand within one another");
-    refused(&model(&nested(10_000)), "more than 32 graphs");
+    refused(&model(&nested(1000)), "more than 32 graphs");
     // It holds no tensor, but is read.
     refused(&model(&nested(30)), "holds no tensors");
     let many = |part: Vec<u8>, count: usize| model(&part.repeat(count));
-    refused(&many(bytes(1, []), 1 << 20), "more nodes, names and tensors than any real model");
-    refused(&many(bytes(5, []), 1 << 20), "more nodes, names and tensors");
-    refused(&many(bytes(1, bytes(1, "x").repeat(100)), 1 << 17), "more nodes, names and tensors");
-    refused(&one([number(2, 1), bytes(1, vec![1; 3 << 20])].concat()), "more than");
+    refused(&many(bytes(1, []), 1 << 19), "more nodes, names and tensors than any real model");
+    refused(&many(bytes(5, []), 1 << 19), "more nodes, names and tensors");
+    refused(&many(bytes(1, bytes(1, "x").repeat(100)), 1 << 14), "more nodes, names and tensors");
+    refused(&one([number(2, 1), bytes(1, vec![1; 3 << 20])].concat()), "more nodes, names and tensors");
 }
 
 #[test]

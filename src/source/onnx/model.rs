@@ -293,7 +293,7 @@ impl Parser<'_, '_> {
     fn integers(&mut self, field: &Field) -> Checked<Vec<u64>> {
         let mut rest = match &field.value {
             Value::Varint(value) => {
-                self.spend(cost::TENSOR)?;
+                self.spend(cost::NUMBER)?;
                 return Ok(vec![*value]);
             }
             _ => field.bytes()?,
@@ -307,7 +307,7 @@ impl Parser<'_, '_> {
     }
 
     fn tensor(&mut self, message: Range<u64>) -> Checked<usize> {
-        self.spend(cost::NUMBER)?;
+        self.spend(cost::TENSOR)?;
         let start = message.start;
         let mut proto = Proto::default();
         let mut external = External::default();
