@@ -218,13 +218,12 @@ fn several_models(directory: &Path) -> Error {
 }
 
 fn nothing_readable(directory: &Path, names: &[String]) -> Error {
-    const FOREIGN: [(&str, &str); 6] = [
+    const FOREIGN: [(&str, &str); 5] = [
         (".bin", "a torch pickle"),
         (".pt", "a torch pickle"),
         (".pth", "a torch pickle"),
         (".ckpt", "a torch pickle"),
         (".gguf", "a GGUF file"),
-        (".onnx", "an ONNX file"),
     ];
     let foreign = names.iter().find_map(|name| {
         let (_, what) = FOREIGN.iter().find(|(suffix, _)| name.ends_with(suffix))?;

@@ -10,8 +10,11 @@ mod hub;
 mod index;
 pub(crate) mod json;
 mod locate;
+mod numpy;
+mod onnx;
 mod safetensors;
 mod storage;
+mod zip;
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -22,6 +25,8 @@ use locate::Located;
 
 pub use config::ModelConfig;
 pub use files::Files;
+pub use numpy::{Npy, Npz};
+pub use onnx::Onnx;
 pub use safetensors::Safetensors;
 pub use storage::Storage;
 
@@ -32,7 +37,7 @@ use crate::tensors::{Factors, Tensor};
 use crate::text::{natural_cmp, printable};
 
 /// Every format that can be read, in the order in which they are tried.
-pub static FORMATS: &[&dyn Format] = &[&Safetensors];
+pub static FORMATS: &[&dyn Format] = &[&Safetensors, &Onnx, &Npz, &Npy];
 
 /// A reader of one file format.
 pub trait Format: Sync {

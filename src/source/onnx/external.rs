@@ -1,0 +1,60 @@
+//! Files beside a model that hold the data of its larger tensors.
+//!
+//! A model may only name files in its own directory or below it: no absolute path, no `..`, and no
+//! link that leads elsewhere. (In the Hugging Face cache the model itself is a link to a directory
+//! of blobs; then its data may lie in that directory, too.)
+
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+
+use super::model::Model;
+use super::wire::{Checked, rule};
+use crate::source::Files;
+use crate::text::printable;
+
+/// Files that a model may name.
+const MAX_FILES: usize = 4096;
+
+/// Opens the files of external data that a model names; their numbers and lengths by location.
+pub(super) fn open(files: &mut Files, file: usize, model: &Model) -> Checked<HashMap<String, (usize, u64)>> {
+    let mut opened: HashMap<String, (usize, u64)> = HashMap::new();
+    let path = files.get(file)?.path().to_path_buf();
+    for external in model.tensors.iter().filter_map(|tensor| tensor.external.as_ref()) {
+        if opened.contains_key(&external.location) {
+            continue;
+        }
+        if opened.len() == MAX_FILES {
+            return rule(format!("it names more than {MAX_FILES} files of external data"));
+        }
+        let number = files.open(&place(&path, &external.location)?)?;
+        opened.insert(external.location.clone(), (number, files.get(number)?.len()));
+    }
+    Ok(opened)
+}
+
+/// Where a location of external data is, once it is known to lie where it may.
+fn place(model: &Path, location: &str) -> Checked<PathBuf> {
+    let shown = printable(location);
+    let plain = !location.is_empty()
+        && !location.contains(['\\', ':', '\0'])
+        && Path::new(location)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if !plain {
+        return rule(format!("its external data `{shown}` are not a file in its own directory"));
+    }
+    let directory = match model.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let path = directory.join(location);
+    let Ok(target) = path.canonicalize() else {
+        return rule(format!("its external data `{shown}` are missing"));
+    };
+    let inside = |root: Option<PathBuf>| root.is_some_and(|root| target.starts_with(root));
+    let beside_blob = model.canonicalize().ok().and_then(|blob| blob.parent().map(Path::to_path_buf));
+    if inside(directory.canonicalize().ok()) || target.parent() == beside_blob.as_deref() {
+        return Ok(path);
+    }
+    rule(format!("its external data `{shown}` are a link that leaves the directory"))
+}
