@@ -11,7 +11,7 @@
 //! | stage | from → to |
 //! |---|---|
 //! | [`source`] | a path → an open checkpoint |
-//! | [`tensors`] | its names, types and bytes → numbers |
+//! | [`tensors`] | its names, types and bytes → numbers (quantised ones by [`encodings`]) |
 //! | [`matrices`] | tensors → the weight matrices in them |
 //! | [`spectrum`] | a matrix → its eigenvalues |
 //! | [`metrics`] | eigenvalues → alpha, norms, ranks |
@@ -24,6 +24,7 @@
 
 pub mod analysis;
 pub mod blocks;
+pub mod encodings;
 pub mod error;
 pub mod gate;
 pub mod matrices;

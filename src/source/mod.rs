@@ -6,6 +6,7 @@
 
 mod config;
 mod files;
+mod gguf;
 mod hub;
 mod index;
 mod json;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use config::ModelConfig;
 pub use files::Files;
+pub use gguf::Gguf;
 pub use safetensors::Safetensors;
 pub use storage::Storage;
 
@@ -28,7 +30,7 @@ use crate::tensors::Tensor;
 use crate::text::{natural_cmp, printable};
 
 /// Every format that can be read, in the order in which they are tried.
-pub static FORMATS: &[&dyn Format] = &[&Safetensors];
+pub static FORMATS: &[&dyn Format] = &[&Safetensors, &Gguf];
 
 /// A reader of one file format.
 pub trait Format: Sync {
@@ -40,6 +42,12 @@ pub trait Format: Sync {
 
     /// The endings of the names of such files, with their dots.
     fn suffixes(&self) -> &'static [&'static str];
+
+    /// The name of the first file of a checkpoint, for the name of a later one of its parts: where a
+    /// format numbers them and finds the others from the first.
+    fn first_part(&self, _name: &str) -> Option<String> {
+        None
+    }
 
     /// Whether a file is of this format, by its first bytes (up to 512) before its name.
     fn recognises(&self, head: &[u8], path: &Path) -> bool;
@@ -148,7 +156,11 @@ impl Checkpoint {
             path: path.to_string_lossy().into_owned(),
             format: format.unwrap_or("unknown"),
             revision: located.revision,
-            config: beside.or(config),
+            config: match config {
+                // A file that says what it holds knows it better than what happens to lie beside it.
+                Some(own) if own.model_type().is_some() => Some(own),
+                own => beside.or(own),
+            },
             files,
             companions,
             tensors,
@@ -222,9 +234,14 @@ fn recognise(file: &Storage) -> Result<&'static dyn Format> {
         reason: format!(
             "{}; this version reads {}.",
             foreign(&head).unwrap_or("the format of this file is not known"),
-            FORMATS.iter().map(|f| f.name()).collect::<Vec<_>>().join(", ")
+            format_names()
         ),
     })
+}
+
+/// The names of all formats, for messages.
+fn format_names() -> String {
+    FORMATS.iter().map(|format| format.name()).collect::<Vec<_>>().join(", ")
 }
 
 /// What a file of another format is, by its first bytes, so that a message can name it.
@@ -235,6 +252,9 @@ fn foreign(head: &[u8]) -> Option<&'static str> {
             "this is a Python pickle (an older torch file?), and nothing in a pickle is ever run"
         }
         [b'G', b'G', b'U', b'F', ..] => "this is a GGUF file",
+        [b'l' | b't' | b'f', b'm' | b'j', b'g', b'g', ..] => {
+            "this is a ggml file from before GGUF (convert the model again)"
+        }
         [0x89, b'H', b'D', b'F', ..] => "this is an HDF5 file",
         _ if head.starts_with(b"version https://git-lfs") => {
             "this is a Git LFS pointer in place of the file (run `git lfs pull`)"

@@ -157,6 +157,12 @@ pub trait Encoding: Debug + Send + Sync {
         1
     }
 
+    /// Why the elements cannot be had, where this version has no decoder for the stored form: the
+    /// tensor is listed and skipped with this reason.
+    fn unread(&self) -> Option<String> {
+        None
+    }
+
     /// The row-major elements of a range, as little-endian numbers of the tensor's `dtype`:
     /// exactly `elements.len()` of them. The range lies within the tensor.
     ///
@@ -219,6 +225,14 @@ impl Tensor {
         match &self.content {
             Content::Stored { .. } => Cow::Borrowed(self.dtype.name()),
             Content::Encoded(encoding) => encoding.name(),
+        }
+    }
+
+    /// Why its elements cannot be had; see [`Encoding::unread`].
+    pub fn unread(&self) -> Option<String> {
+        match &self.content {
+            Content::Stored { .. } => None,
+            Content::Encoded(encoding) => encoding.unread(),
         }
     }
 
