@@ -84,8 +84,8 @@ impl Naming {
         let fits = |family: &&&'static Family| names.iter().any(|n| family.block_of(n).is_some());
         let all: Vec<&'static Family> = FAMILIES.iter().collect();
         // A type may belong to several families, where tools name its tensors differently.
-        let known = model_type
-            .and_then(|t| all.iter().filter(|f| f.model_types.contains(&t)).find(fits).copied());
+        let known =
+            model_type.and_then(|t| all.iter().filter(|f| f.model_types.contains(&t)).find(fits).copied());
         let family = known.or_else(|| {
             let marked = |f: &&&'static Family| {
                 names.iter().any(|n| f.marks.iter().any(|mark| contains_segments(n, mark)))

@@ -143,7 +143,8 @@ impl Encoding for Blocks {
 
     fn unread(&self) -> Option<String> {
         let name = self.kind.name;
-        matches!(self.kind.form, Form::Unread).then(|| format!("{name}, a type that this version does not decode"))
+        matches!(self.kind.form, Form::Unread)
+            .then(|| format!("{name}, a type that this version does not decode"))
     }
 
     fn decode(&self, files: &dyn Bytes, elements: Range<usize>) -> Result<Vec<u8>> {
@@ -246,7 +247,11 @@ mod tests {
         assert_eq!(whole.len(), 640);
         for (start, end) in [(0, 1), (31, 33), (32, 64), (40, 40), (5, 160), (159, 160), (160, 160)] {
             *files.1.lock().unwrap() = 0;
-            assert_eq!(tensor.decode(&files, start..end).unwrap(), whole[4 * start..4 * end], "{start}..{end}");
+            assert_eq!(
+                tensor.decode(&files, start..end).unwrap(),
+                whole[4 * start..4 * end],
+                "{start}..{end}"
+            );
             let most = (end - start).div_ceil(32) + 1;
             assert!(*files.1.lock().unwrap() <= 34 * most as u64, "{start}..{end}");
         }

@@ -125,7 +125,9 @@ impl Header {
         let (mut tensors, mut unknown) = (Vec::new(), Vec::new());
         for entry in entries {
             match ggml::by_id(entry.kind).filter(|kind| kind.elements > 0) {
-                Some(kind) => tensors.push(entry.place(kind, &data).map_err(|reason| malformed(file, reason))?),
+                Some(kind) => {
+                    tensors.push(entry.place(kind, &data).map_err(|reason| malformed(file, reason))?)
+                }
                 None => unknown.push(entry.unknown()),
             }
         }
@@ -155,16 +157,27 @@ fn check_version(file: &Storage) -> Result<()> {
     }
     let version = match head.last_chunk::<4>() {
         Some(version) if head.len() == 8 => u32::from_le_bytes(*version),
-        _ => return Err(malformed(file, format!("the file is {} bytes long, too short for a header", file.len()))),
+        _ => {
+            return Err(malformed(
+                file,
+                format!("the file is {} bytes long, too short for a header", file.len()),
+            ));
+        }
     };
     match version {
         2 | 3 => Ok(()),
-        1 => Err(malformed(file, "it is of version 1, and this version of evenkeel reads 2 and 3; convert the model again")),
+        1 => Err(malformed(
+            file,
+            "it is of version 1, and this version of evenkeel reads 2 and 3; convert the model again",
+        )),
         // Versions are small numbers: one in the upper half of the word has its bytes turned round.
         _ if version & 0xffff == 0 && version != 0 => {
             Err(malformed(file, "its numbers are big-endian, and only little-endian files are read"))
         }
-        _ => Err(malformed(file, format!("it is of version {version}, and this version of evenkeel reads 2 and 3"))),
+        _ => Err(malformed(
+            file,
+            format!("it is of version {version}, and this version of evenkeel reads 2 and 3"),
+        )),
     }
 }
 
