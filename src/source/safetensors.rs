@@ -40,9 +40,11 @@ impl Format for Safetensors {
 
     fn recognises(&self, head: &[u8], path: &Path) -> bool {
         let by_name = path.extension().is_some_and(|e| e == "safetensors");
-        // By its name alone a damaged file is still taken, for the reader to say what is wrong. In
-        // other formats byte 8 may be a brace by chance (a GGUF file of 123 tensors).
-        (head.get(8) == Some(&b'{') || by_name) && super::foreign(head).is_none()
+        // In a GGUF file of 123 tensors byte 8 is a brace, too; as the length of a header its magic
+        // is far beyond the longest.
+        let by_content = head.get(8) == Some(&b'{') && !head.starts_with(b"GGUF");
+        // By its name alone a damaged file is still taken, for the reader to say what is wrong.
+        by_content || by_name && super::foreign(head).is_none()
     }
 
     fn contents(&self, files: &mut Files, file: usize, _: &OpenOptions) -> Result<Contents> {

@@ -204,7 +204,8 @@ fn parts_must_belong_together() {
     };
     let whole = tensors(vec![Tensor::zeros("b", &[2, 2])]);
     let first = || part(0, 2, 2, &["a"]);
-    let cases: Vec<(Vec<(&str, Vec<u8>)>, &str)> = vec![
+    type Files<'a> = Vec<(&'a str, Vec<u8>)>;
+    let cases: Vec<(Files, &str)> = vec![
         (
             vec![("x-00001-of-00002.gguf", first())],
             "part 2 of 2 is missing: there is no `x-00002-of-00002.gguf`",
