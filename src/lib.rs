@@ -13,7 +13,7 @@
 //! | [`source`] | a path → an open checkpoint |
 //! | [`quantised`] | weights stored over several tensors → one tensor each |
 //! | adapters | a checkpoint and LoRA adapters → the adapted tensors |
-//! | [`tensors`] | its names, types and bytes → numbers |
+//! | [`tensors`] | its names, types and bytes → numbers (quantised ones by [`encodings`]) |
 //! | [`matrices`] | tensors → the weight matrices in them |
 //! | [`spectrum`] | a matrix → its eigenvalues |
 //! | [`metrics`] | eigenvalues → alpha, norms, ranks |
@@ -27,6 +27,7 @@
 mod adapters;
 pub mod analysis;
 pub mod blocks;
+pub mod encodings;
 pub mod error;
 pub mod gate;
 pub mod matrices;

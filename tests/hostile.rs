@@ -208,7 +208,7 @@ fn shards_must_agree_with_their_index() {
 fn directories_without_one_checkpoint() {
     let one = valid(&[("a.weight", &[2])]);
     refused(directory(&[]).path(), "the directory is empty");
-    refused(directory(&[("readme.txt", b"x")]).path(), "holds no safetensors file");
+    refused(directory(&[("readme.txt", b"x")]).path(), "holds no checkpoint that this version reads");
     refused(directory(&[("pytorch_model.bin", b"x")]).path(), "torch pickle");
     refused(
         directory(&[("a.safetensors", &one), ("b.safetensors", &one)]).path(),

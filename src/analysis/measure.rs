@@ -134,12 +134,15 @@ pub(super) fn span(matrix: &Matrix) -> Range<usize> {
 }
 
 /// Looks a tensor over that holds no matrix: NaN in an embedding or a norm is as bad as elsewhere.
-/// Types whose numbers mean nothing by themselves are passed over.
+/// Types whose numbers mean nothing by themselves, or cannot be decoded, are passed over.
 ///
 /// # Errors
 /// Those of reading.
 pub(super) fn look_over(checkpoint: &Checkpoint, tensor: &Tensor) -> Result<Survey> {
     const CHUNK: usize = 1 << 16;
+    if tensor.unread().is_some() {
+        return Ok(Survey::default());
+    }
     if let Some(factors) = checkpoint.factors(tensor)? {
         return Ok(update::survey_of(&factors));
     }

@@ -284,6 +284,35 @@ pub static FAMILIES: &[Family] = &[
         marks: &["mlp.gate_proj", "mlp.gate_up_proj", "block_sparse_moe", "mlp.experts", "model.layers"],
         paths: &[path("decoder", "model.layers.#"), path("decoder", "layers.#")],
     },
+    // The names of llama.cpp, in GGUF files: they are the same for all models.
+    Family {
+        name: "gguf-encoder",
+        model_types: &[
+            "bert",
+            "modern-bert",
+            "nomic-bert",
+            "nomic-bert-moe",
+            "neo-bert",
+            "jina-bert-v2",
+            "jina-bert-v3",
+            "eurobert",
+        ],
+        marks: &[],
+        paths: &[path("encoder", "blk.#")],
+    },
+    Family {
+        name: "gguf",
+        model_types: &[],
+        marks: &["blk"],
+        paths: &[
+            path("encoder", "enc.blk.#"),
+            path("decoder", "dec.blk.#"),
+            path("vision", "v.blk.#"),
+            path("segmentation", "v.sam.blk.#"),
+            path("audio", "a.blk.#"),
+            path("decoder", "blk.#"),
+        ],
+    },
     Family {
         name: "resnet",
         model_types: &["resnet", "regnet", "van"],

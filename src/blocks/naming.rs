@@ -81,13 +81,15 @@ impl Naming {
     /// # Errors
     /// [`Error::Setting`] where the pattern is no regular expression or fits no name.
     pub fn new(names: &[&str], model_type: Option<&str>, pattern: Option<&str>) -> Result<Naming> {
-        let known = model_type.and_then(|t| FAMILIES.iter().find(|f| f.model_types.contains(&t)));
         let fits = |family: &&&'static Family| names.iter().any(|n| family.block_of(n).is_some());
-        let family = known.as_ref().filter(fits).copied().or_else(|| {
+        let all: Vec<&'static Family> = FAMILIES.iter().collect();
+        // A type may belong to several families, where tools name its tensors differently.
+        let known =
+            model_type.and_then(|t| all.iter().filter(|f| f.model_types.contains(&t)).find(fits).copied());
+        let family = known.or_else(|| {
             let marked = |f: &&&'static Family| {
                 names.iter().any(|n| f.marks.iter().any(|mark| contains_segments(n, mark)))
             };
-            let all: Vec<&'static Family> = FAMILIES.iter().collect();
             all.iter().filter(marked).find(fits).copied()
         });
         let architecture = model_type.map(str::to_owned).or_else(|| family.map(|f| f.name.to_owned()));

@@ -63,6 +63,9 @@ pub(super) fn classify(tensor: &Tensor, assume_unscaled: bool) -> Class {
     if tensor.elements == 0 {
         return Err("empty".to_owned());
     }
+    if let Some(reason) = tensor.unread() {
+        return Err(reason);
+    }
     usable_type(tensor.dtype, &name, assume_unscaled)?;
     match tensor.shape.len() {
         0 => return Err("scalar".to_owned()),
@@ -164,6 +167,10 @@ impl<'a> Name<'a> {
         if self.full.split('.').any(|segment| FACTORS.contains(&segment)) {
             return Some("factor of a LoRA adapter, no weight (--adapter adds it to its base)");
         }
+        // llama.cpp stores the kernel [channels, 1, positions] without its middle dimension.
+        if self.owner.starts_with("ssm_conv1d") {
+            return Some("depthwise convolution, or one with a single input channel");
+        }
         if SCALES.contains(&self.last) || self.last.ends_with("_scale_inv") {
             return Some("scales of a quantised weight");
         }
@@ -172,7 +179,7 @@ impl<'a> Name<'a> {
     }
 
     fn is_embedding(&self) -> bool {
-        const NAMES: [&str; 13] = [
+        const NAMES: [&str; 16] = [
             "wte",
             "wpe",
             "shared",
@@ -186,8 +193,11 @@ impl<'a> Name<'a> {
             "embed",
             "emb",
             "relative_attention_bias",
+            "token_types",
+            "attn_rel_b",
+            "cross_attn_rel_b",
         ];
-        const ENDINGS: [&str; 4] = ["_embeddings", "_embedding", "_embed", "_emb"];
+        const ENDINGS: [&str; 5] = ["_embeddings", "_embedding", "_embed", "_emb", "_embd"];
         self.last == "weight"
             && (NAMES.contains(&self.owner) || ENDINGS.iter().any(|e| self.owner.ends_with(e)))
     }
@@ -197,15 +207,17 @@ impl<'a> Name<'a> {
     }
 
     fn mentions_experts(&self) -> bool {
-        self.mentions("expert") || self.mentions("moe")
+        self.mentions("expert") || self.mentions("moe") || self.owner.ends_with("exps")
     }
 
-    /// `experts.3.` in the name: a shared expert, without a number, is an ordinary layer.
+    /// `experts.3.` in the name, or `ffn_up.3.` as llama.cpp once had it: a shared expert, without a
+    /// number, is an ordinary layer.
     fn is_numbered_expert(&self) -> bool {
         let mut segments = self.full.split('.').peekable();
         while let Some(segment) = segments.next() {
             let number = |s: &&str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-            if segment.ends_with("experts") && segments.peek().is_some_and(number) {
+            let of_experts = segment.ends_with("experts") || segment.starts_with("ffn_");
+            if of_experts && segments.peek().is_some_and(number) {
                 return true;
             }
         }

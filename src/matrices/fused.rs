@@ -33,6 +33,11 @@ pub(super) fn parts(tensor: &Tensor, rows: usize, cols: usize, context: &Context
         "wqkv" => grouped_heads(rows, cols, context),
         "qkv_proj" if context.model_type() == Some("codegen") => None,
         "qkv" | "qkv_proj" | "Wqkv" | "in_proj_weight" | "to_qkv" => stacked_qkv(rows, cols, context),
+        "attn_qkv" | "vis_attn_qkv" => llama_cpp_qkv(rows, cols, context),
+        "ffn_up" => match gated_width(tensor, rows, cols, context) {
+            Some(width) => named_rows(rows, cols, &[("gate", width), ("up", width)]),
+            None => return Fusion::Single,
+        },
         "gate_up_proj" => named_rows(rows, cols, &[("gate", rows / 2), ("up", rows / 2)]),
         _ if last.starts_with("weight_ih") || last.starts_with("weight_hh") => {
             return gates(tensor, rows, cols, context);
@@ -117,6 +122,32 @@ fn stacked_qkv(rows: usize, cols: usize, context: &Context) -> Option<Vec<Part>>
     safe.then(|| named_rows(rows, cols, &[("q", third), ("k", third), ("v", third)])).flatten()
 }
 
+/// llama.cpp: all of q, then all of k, then all of v, however the model's own format has them. Heads
+/// need not divide the model's width, and those of v may have a size of their own.
+fn llama_cpp_qkv(rows: usize, cols: usize, context: &Context) -> Option<Vec<Part>> {
+    let (Some(heads), Some(shared)) = (context.heads(), context.key_value_heads()) else {
+        return stacked_qkv(rows, cols, context);
+    };
+    let count = |key: &str| context.config?.count(&[key]);
+    let size = |key: &str| count(key).or_else(|| Some(count("hidden_size")? / heads));
+    let (keys, values) = (size("head_dim")?, size("v_head_dim")?);
+    let rows_of = |heads: usize, size: usize| heads.saturating_mul(size).min(rows);
+    let split = [("q", rows_of(heads, keys)), ("k", rows_of(shared, keys)), ("v", rows_of(shared, values))];
+    named_rows(rows, cols, &split)
+}
+
+/// The width of the layer where llama.cpp's `ffn_up` holds gate and up, one below the other: then it
+/// has twice the rows that the columns of `ffn_down` ask for, and there is no `ffn_gate`.
+fn gated_width(tensor: &Tensor, rows: usize, cols: usize, context: &Context) -> Option<usize> {
+    let other = |owner: &str| (context.shape_of)(&tensor.name.replace("ffn_up", owner));
+    match other("ffn_down") {
+        Some([out, width]) if *out == cols && rows == 2 * width && other("ffn_gate").is_none() => {
+            Some(*width)
+        }
+        _ => None,
+    }
+}
+
 /// GPT-NeoX, BLOOM and Falcon: q, k and v of each head lie together.
 fn query_key_value(rows: usize, cols: usize, context: &Context) -> Option<Vec<Part>> {
     let heads = context.heads()?;
@@ -185,16 +216,17 @@ fn gates(tensor: &Tensor, rows: usize, cols: usize, context: &Context) -> Fusion
     named_rows(rows, cols, &groups).map_or(Fusion::Unknown, Fusion::Parts)
 }
 
-/// The halves of `gate_up_proj` in a stack of experts, [E, rows, cols], as layouts within one
+/// The halves of `gate_up_proj` (`ffn_gate_up_exps`) in a stack of experts, [E, rows, cols], as layouts within one
 /// expert. The other experts' weight `down_proj` tells which dimension is the fused one.
 pub(super) fn expert_halves(tensor: &Tensor, rows: usize, cols: usize, context: &Context) -> Fusion {
     let (module, last) = tensor.name.rsplit_once('.').unwrap_or(("", &tensor.name));
-    let (module, suffix) = match (last, module.rsplit_once('.')) {
-        ("gate_up_proj", _) => (module, ""),
-        ("weight", Some((outer, "gate_up_proj"))) => (outer, ".weight"),
+    let down = match (last, module.rsplit_once('.')) {
+        ("gate_up_proj", _) => format!("{module}.down_proj"),
+        ("weight", Some((outer, "gate_up_proj"))) => format!("{outer}.down_proj.weight"),
+        ("weight", Some((outer, "ffn_gate_up_exps"))) => format!("{outer}.ffn_down_exps.weight"),
         _ => return Fusion::Single,
     };
-    let down = (context.shape_of)(&format!("{module}.down_proj{suffix}"));
+    let down = (context.shape_of)(&down);
     let parts = match down {
         // [E, 2f, h] with down [E, h, f]: halves of the rows; gpt-oss keeps its turns when packed.
         Some([_, h, f]) if rows == 2 * f && cols == *h => match context.model_type() {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::index::Index;
-use super::{FORMATS, Format, OpenOptions, hub};
+use super::{FORMATS, Format, OpenOptions, format_names, hub};
 use crate::adapters;
 use crate::error::{Error, Result, shown};
 use crate::text::{natural_cmp, printable};
@@ -36,7 +36,7 @@ pub(super) fn locate(path: &Path, options: &OpenOptions) -> Result<Located> {
             sharded(path.parent().unwrap_or(Path::new("")), path.to_path_buf())
         }
         Ok(_) => Ok(Located {
-            files: vec![path.to_path_buf()],
+            files: vec![first_part(path).unwrap_or_else(|| path.to_path_buf())],
             directory: path.parent().map(Path::to_path_buf),
             index: None,
             revision: None,
@@ -63,6 +63,13 @@ pub(super) fn adapter(path: &Path, options: &OpenOptions) -> Result<PathBuf> {
         }
         Err(e) => Err(Error::io("open", path)(e)),
     }
+}
+
+/// The first file of the checkpoint that a file is a later part of, where it is there.
+fn first_part(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?;
+    let first = FORMATS.iter().find_map(|format| format.first_part(name))?;
+    Some(path.with_file_name(first)).filter(|first| first.is_file())
 }
 
 fn in_cache(path: &Path, text: &str, options: &OpenOptions) -> Result<Located> {
@@ -119,7 +126,9 @@ fn of_format(directory: &Path, names: &[String], format: &dyn Format) -> Result<
     let ends =
         |name: &&String, tail: &str| format.suffixes().iter().any(|s| name.ends_with(&format!("{s}{tail}")));
     let indexes: Vec<&String> = names.iter().filter(|n| ends(n, INDEX_SUFFIX)).collect();
-    let weights: Vec<&String> = names.iter().filter(|n| ends(n, "")).collect();
+    // Of a numbered set the first part stands for all; the others only where it is missing.
+    let later = |name: &&String| format.first_part(name).is_some_and(|first| has(&first));
+    let weights: Vec<&String> = names.iter().filter(|n| ends(n, "") && !later(n)).collect();
     match (indexes.as_slice(), weights.as_slice()) {
         ([index], _) => sharded(directory, directory.join(index)).map(Some),
         ([], [only]) => Ok(Some(single(directory, only))),
@@ -218,12 +227,11 @@ fn several_models(directory: &Path) -> Error {
 }
 
 fn nothing_readable(directory: &Path, names: &[String]) -> Error {
-    const FOREIGN: [(&str, &str); 5] = [
+    const FOREIGN: [(&str, &str); 4] = [
         (".bin", "a torch pickle"),
         (".pt", "a torch pickle"),
         (".pth", "a torch pickle"),
         (".ckpt", "a torch pickle"),
-        (".gguf", "a GGUF file"),
     ];
     let foreign = names.iter().find_map(|name| {
         let (_, what) = FOREIGN.iter().find(|(suffix, _)| name.ends_with(suffix))?;
@@ -231,11 +239,12 @@ fn nothing_readable(directory: &Path, names: &[String]) -> Error {
     });
     let reason = match foreign {
         Some((name, what)) => format!(
-            "it holds no safetensors file; `{}` is {what}, which this version does not read (save the model as safetensors).",
+            "it holds no checkpoint that this version reads ({}); `{}` is {what} (save the model as safetensors).",
+            format_names(),
             printable(name)
         ),
         None if names.is_empty() => "the directory is empty.".to_owned(),
-        None => "it holds no safetensors file.".to_owned(),
+        None => format!("it holds no checkpoint that this version reads ({}).", format_names()),
     };
     Error::NoCheckpoint { path: directory.to_path_buf(), reason }
 }

@@ -6,6 +6,7 @@
 
 mod config;
 mod files;
+mod gguf;
 mod hub;
 mod index;
 pub(crate) mod json;
@@ -25,6 +26,7 @@ use locate::Located;
 
 pub use config::ModelConfig;
 pub use files::Files;
+pub use gguf::Gguf;
 pub use numpy::{Npy, Npz};
 pub use onnx::Onnx;
 pub use safetensors::Safetensors;
@@ -37,7 +39,7 @@ use crate::tensors::{Factors, Tensor};
 use crate::text::{natural_cmp, printable};
 
 /// Every format that can be read, in the order in which they are tried.
-pub static FORMATS: &[&dyn Format] = &[&Safetensors, &Onnx, &Npz, &Npy];
+pub static FORMATS: &[&dyn Format] = &[&Safetensors, &Gguf, &Onnx, &Npz, &Npy];
 
 /// A reader of one file format.
 pub trait Format: Sync {
@@ -49,6 +51,12 @@ pub trait Format: Sync {
 
     /// The endings of the names of such files, with their dots.
     fn suffixes(&self) -> &'static [&'static str];
+
+    /// The name of the first file of a checkpoint, for the name of a later one of its parts: where a
+    /// format numbers them and finds the others from the first.
+    fn first_part(&self, _name: &str) -> Option<String> {
+        None
+    }
 
     /// Whether a file is of this format, by its first bytes (up to 512) before its name.
     fn recognises(&self, head: &[u8], path: &Path) -> bool;
@@ -158,7 +166,11 @@ impl Checkpoint {
             Some(directory) => ModelConfig::read(directory)?,
             None => None,
         };
-        let config = beside.or(config);
+        let config = match config {
+            // A file that says what it holds knows it better than what happens to lie beside it.
+            Some(own) if own.model_type().is_some() => Some(own),
+            own => beside.or(own),
+        };
         // Quantised weights first: an adapter adds to what they stand for.
         let resolved = quantised::resolve(tensors, config.as_ref(), &files)?;
         let mut merge = Merge::new(resolved.tensors, config.as_ref());
@@ -313,9 +325,14 @@ fn recognise(file: &Storage) -> Result<&'static dyn Format> {
         reason: format!(
             "{}; this version reads {}.",
             foreign(&head).unwrap_or("the format of this file is not known"),
-            FORMATS.iter().map(|f| f.name()).collect::<Vec<_>>().join(", ")
+            format_names()
         ),
     })
+}
+
+/// The names of all formats, for messages.
+fn format_names() -> String {
+    FORMATS.iter().map(|format| format.name()).collect::<Vec<_>>().join(", ")
 }
 
 /// What a file of another format is, by its first bytes, so that a message can name it.
@@ -326,6 +343,9 @@ fn foreign(head: &[u8]) -> Option<&'static str> {
             "this is a Python pickle (an older torch file?), and nothing in a pickle is ever run"
         }
         [b'G', b'G', b'U', b'F', ..] => "this is a GGUF file",
+        [b'l' | b't' | b'f', b'm' | b'j', b'g', b'g', ..] => {
+            "this is a ggml file from before GGUF (convert the model again)"
+        }
         [0x89, b'H', b'D', b'F', ..] => "this is an HDF5 file",
         _ if head.starts_with(b"version https://git-lfs") => {
             "this is a Git LFS pointer in place of the file (run `git lfs pull`)"

@@ -40,8 +40,11 @@ impl Format for Safetensors {
 
     fn recognises(&self, head: &[u8], path: &Path) -> bool {
         let by_name = path.extension().is_some_and(|e| e == "safetensors");
+        // In a GGUF file of 123 tensors byte 8 is a brace, too; as the length of a header its magic
+        // is far beyond the longest.
+        let by_content = head.get(8) == Some(&b'{') && !head.starts_with(b"GGUF");
         // By its name alone a damaged file is still taken, for the reader to say what is wrong.
-        head.get(8) == Some(&b'{') || by_name && super::foreign(head).is_none()
+        by_content || by_name && super::foreign(head).is_none()
     }
 
     fn contents(&self, files: &mut Files, file: usize, _: &OpenOptions) -> Result<Contents> {

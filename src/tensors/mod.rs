@@ -168,6 +168,12 @@ pub trait Encoding: Debug + Send + Sync {
         let _ = (files, elements);
     }
 
+    /// Why the elements cannot be had, where this version has no decoder for the stored form: the
+    /// tensor is listed and skipped with this reason.
+    fn unread(&self) -> Option<String> {
+        None
+    }
+
     /// The row-major elements of a range, as little-endian numbers of the tensor's `dtype`:
     /// exactly `elements.len()` of them. The range lies within the tensor.
     ///
@@ -300,6 +306,14 @@ impl Tensor {
         let rows = self.shape.first().copied().unwrap_or(1).max(1);
         let sides = (rows as u64).saturating_add((self.elements / rows) as u64);
         self.update_rank().map_or(self.elements as u64, |rank| sides.saturating_mul(rank as u64))
+    }
+
+    /// Why its elements cannot be had; see [`Encoding::unread`].
+    pub fn unread(&self) -> Option<String> {
+        match &self.content {
+            Content::Stored { .. } => None,
+            Content::Encoded(encoding) => encoding.unread(),
+        }
     }
 
     /// Elements that are best read together; see [`Encoding::granule`].
