@@ -101,7 +101,7 @@ pub struct InspectOptions {
 
 #[derive(Debug, Args)]
 pub struct Input {
-    /// A .safetensors file, a checkpoint directory, or org/model in the local Hugging Face cache
+    /// A checkpoint file or directory, or org/model in the local Hugging Face cache
     #[arg(value_name = "PATH")]
     path: PathBuf,
     /// Branch, tag or commit of a model in the Hugging Face cache [default: main]
@@ -111,11 +111,20 @@ pub struct Input {
     /// stops the program with SIGBUS)
     #[arg(long, help_heading = "Input")]
     no_mmap: bool,
+    /// Let a torch file name this Python global, as an inert placeholder: nothing is imported or run
+    /// (may be given several times)
+    #[arg(long, value_name = "NAME", help_heading = "Input")]
+    ignore_global: Vec<String>,
 }
 
 impl Input {
     pub fn open(&self) -> Result<Checkpoint> {
-        let options = OpenOptions { mmap: !self.no_mmap, revision: self.revision.clone(), cache: None };
+        let options = OpenOptions {
+            mmap: !self.no_mmap,
+            revision: self.revision.clone(),
+            cache: None,
+            ignored_globals: self.ignore_global.clone(),
+        };
         Ok(Checkpoint::open(&self.path, &options)?)
     }
 }

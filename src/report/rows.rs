@@ -1,6 +1,6 @@
 //! The columns that tables for people share, whatever they are drawn with.
 
-use super::{Block, Checkpoint, Finding, Gate, Inventory, InventoryRow, Matrix, Per, Report, Stack};
+use super::{Block, Checkpoint, Finding, Gate, Inventory, InventoryRow, LeftOut, Matrix, Per, Report, Stack};
 use crate::text::{bytes, count, printable, shape};
 
 /// A table of text: what terminal and Markdown draw.
@@ -114,6 +114,12 @@ pub(super) fn inventory_grid(inventory: &Inventory) -> Grid {
         rows: inventory.tensors.iter().map(row).collect(),
         text_columns: 5,
     }
+}
+
+/// What an inventory says below its rows: a line on each part that is no weight of the model.
+pub(super) fn left_out(inventory: &Inventory) -> Vec<String> {
+    let line = |part: &LeftOut| format!("left out: {}: {}", printable(&part.name), printable(&part.reason));
+    inventory.left_out.iter().map(line).collect()
 }
 
 /// One line on what was read: `model.safetensors: safetensors, bert, 22.7 M parameters, …`.

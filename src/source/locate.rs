@@ -82,7 +82,7 @@ fn of_format(directory: &Path, names: &[String], format: &dyn Format) -> Result<
     let ends =
         |name: &&String, tail: &str| format.suffixes().iter().any(|s| name.ends_with(&format!("{s}{tail}")));
     let indexes: Vec<&String> = names.iter().filter(|n| ends(n, INDEX_SUFFIX)).collect();
-    let weights: Vec<&String> = names.iter().filter(|n| ends(n, "")).collect();
+    let weights: Vec<&String> = names.iter().filter(|n| ends(n, "") && !format.is_companion(n)).collect();
     match (indexes.as_slice(), weights.as_slice()) {
         ([index], _) => sharded(directory, directory.join(index)).map(Some),
         ([], [only]) => Ok(Some(single(directory, only))),
@@ -99,7 +99,10 @@ fn of_format(directory: &Path, names: &[String], format: &dyn Format) -> Result<
 
 /// Whether a file's name is that of some format.
 fn is_readable(name: &str) -> bool {
-    FORMATS.iter().flat_map(|format| format.suffixes()).any(|suffix| name.ends_with(suffix))
+    let of = |format: &&dyn Format| {
+        !format.is_companion(name) && format.suffixes().iter().any(|suffix| name.ends_with(suffix))
+    };
+    FORMATS.iter().any(of)
 }
 
 fn single(directory: &Path, name: &str) -> Located {
@@ -170,25 +173,19 @@ fn several_models(directory: &Path) -> Error {
 }
 
 fn nothing_readable(directory: &Path, names: &[String]) -> Error {
-    const FOREIGN: [(&str, &str); 6] = [
-        (".bin", "a torch pickle"),
-        (".pt", "a torch pickle"),
-        (".pth", "a torch pickle"),
-        (".ckpt", "a torch pickle"),
-        (".gguf", "a GGUF file"),
-        (".onnx", "an ONNX file"),
-    ];
+    const FOREIGN: [(&str, &str); 2] = [(".gguf", "a GGUF file"), (".onnx", "an ONNX file")];
     let foreign = names.iter().find_map(|name| {
         let (_, what) = FOREIGN.iter().find(|(suffix, _)| name.ends_with(suffix))?;
         Some((name, what))
     });
+    let read = FORMATS.iter().map(|format| format.name()).collect::<Vec<_>>().join(" or ");
     let reason = match foreign {
         Some((name, what)) => format!(
-            "it holds no safetensors file; `{}` is {what}, which this version does not read (save the model as safetensors).",
+            "it holds no {read} file; `{}` is {what}, which this version does not read (save the model as safetensors).",
             printable(name)
         ),
         None if names.is_empty() => "the directory is empty.".to_owned(),
-        None => "it holds no safetensors file.".to_owned(),
+        None => format!("it holds no {read} file."),
     };
     Error::NoCheckpoint { path: directory.to_path_buf(), reason }
 }

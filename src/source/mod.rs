@@ -12,6 +12,7 @@ mod json;
 mod locate;
 mod safetensors;
 mod storage;
+mod torch;
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
@@ -22,13 +23,14 @@ pub use config::ModelConfig;
 pub use files::Files;
 pub use safetensors::Safetensors;
 pub use storage::Storage;
+pub use torch::Torch;
 
 use crate::error::{Error, Result};
 use crate::tensors::Tensor;
 use crate::text::{natural_cmp, printable};
 
 /// Every format that can be read, in the order in which they are tried.
-pub static FORMATS: &[&dyn Format] = &[&Safetensors];
+pub static FORMATS: &[&dyn Format] = &[&Safetensors, &Torch];
 
 /// A reader of one file format.
 pub trait Format: Sync {
@@ -40,6 +42,12 @@ pub trait Format: Sync {
 
     /// The endings of the names of such files, with their dots.
     fn suffixes(&self) -> &'static [&'static str];
+
+    /// Whether a file whose name ends like one of this format never holds the weights: a directory is
+    /// searched without it.
+    fn is_companion(&self, _name: &str) -> bool {
+        false
+    }
 
     /// Whether a file is of this format, by its first bytes (up to 512) before its name.
     fn recognises(&self, head: &[u8], path: &Path) -> bool;
@@ -81,11 +89,14 @@ pub struct OpenOptions {
     pub revision: Option<String>,
     /// The cache to look in; `None` takes `$HF_HUB_CACHE`, `$HF_HOME` or the home directory.
     pub cache: Option<PathBuf>,
+    /// Globals that a torch file may name beyond the known ones, as `module.name`: each becomes an
+    /// inert placeholder.
+    pub ignored_globals: Vec<String>,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        OpenOptions { mmap: true, revision: None, cache: None }
+        OpenOptions { mmap: true, revision: None, cache: None, ignored_globals: Vec::new() }
     }
 }
 
@@ -125,9 +136,12 @@ impl Checkpoint {
         }
         let Contents { mut tensors, config, left_out } = found;
         if let Some((path, index)) = &located.index {
-            let found: BTreeSet<(&str, &str)> =
-                tensors.iter().map(|t| (t.name.as_str(), files.name(t.file()))).collect();
-            index.check(path, &found)?;
+            let left_out: BTreeSet<&str> = left_out.iter().map(|part| part.name.as_str()).collect();
+            let mut found: BTreeSet<(&str, &str)> = BTreeSet::new();
+            for tensor in &tensors {
+                found.extend(names(tensor).map(|name| (name, files.name(tensor.file()))));
+            }
+            index.check(path, &found, &left_out)?;
         }
         refuse_duplicates(&tensors, &files)?;
         if let (true, Some(file)) = (tensors.is_empty(), files.all().first()) {
@@ -230,10 +244,8 @@ fn recognise(file: &Storage) -> Result<&'static dyn Format> {
 /// What a file of another format is, by its first bytes, so that a message can name it.
 fn foreign(head: &[u8]) -> Option<&'static str> {
     let what = match head {
-        [b'P', b'K', 3, 4, ..] => "this is a zip archive (a torch or NumPy file?)",
-        [0x80, 2..=5, ..] => {
-            "this is a Python pickle (an older torch file?), and nothing in a pickle is ever run"
-        }
+        [b'P', b'K', 3, 4, ..] => "this is a zip archive, but not one of torch's",
+        [0x80, 2..=5, ..] => "this is a Python pickle",
         [b'G', b'G', b'U', b'F', ..] => "this is a GGUF file",
         [0x89, b'H', b'D', b'F', ..] => "this is an HDF5 file",
         _ if head.starts_with(b"version https://git-lfs") => {
@@ -245,17 +257,22 @@ fn foreign(head: &[u8]) -> Option<&'static str> {
     Some(what)
 }
 
+/// Every name of a tensor.
+fn names(tensor: &Tensor) -> impl Iterator<Item = &str> {
+    std::iter::once(&tensor.name).chain(&tensor.aliases).map(String::as_str)
+}
+
 /// The same name in two shards would make every later stage ambiguous.
 fn refuse_duplicates(tensors: &[Tensor], files: &Files) -> Result<()> {
     let mut seen: HashMap<&str, usize> = HashMap::with_capacity(tensors.len());
-    for tensor in tensors {
-        if let Some(first) = seen.insert(&tensor.name, tensor.file()) {
+    for (tensor, name) in tensors.iter().flat_map(|t| names(t).map(move |name| (t, name))) {
+        if let Some(first) = seen.insert(name, tensor.file()) {
             return Err(Error::Malformed {
                 path: files.get(tensor.file())?.path().to_path_buf(),
                 format: "checkpoint",
                 reason: format!(
                     "the tensor `{}` is in `{}` and in `{}`",
-                    printable(&tensor.name),
+                    printable(name),
                     printable(files.name(first)),
                     printable(files.name(tensor.file()))
                 ),
