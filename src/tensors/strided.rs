@@ -49,7 +49,7 @@ impl Strided {
         })?;
         let span = last.checked_add(1)?.checked_mul(width)?;
         let fits = span <= bytes.end.checked_sub(bytes.start)?;
-        if shape.len() != strides.len() || width == 0 || dtype.bits() % 8 != 0 || !fits {
+        if shape.len() != strides.len() || width == 0 || !dtype.bits().is_multiple_of(8) || !fits {
             return None;
         }
         let mut dims: Vec<Dim> = Vec::new();

@@ -18,12 +18,7 @@ pub(super) struct Element {
 /// A reference to an entry of [`ELEMENTS`].
 pub(super) type ElementRef = &'static Element;
 
-const fn element(
-    name: &'static str,
-    storage: &'static str,
-    bytes: u64,
-    dtype: Option<Dtype>,
-) -> Element {
+const fn element(name: &'static str, storage: &'static str, bytes: u64, dtype: Option<Dtype>) -> Element {
     Element { name, storage, bytes, dtype }
 }
 

@@ -50,7 +50,7 @@ pub(super) fn read(storage: &Storage, unpickler: &mut Unpickler) -> Outcome<Pick
             ));
         };
         let start = input.position();
-        let bytes = elements.checked_mul(element.bytes).unwrap_or(u64::MAX);
+        let bytes = elements.saturating_mul(element.bytes);
         input.skip(bytes)?;
         let region = Region { bytes: start..start + bytes, element: Some(element) };
         if storages.insert(key.clone(), region).is_some() {
@@ -91,10 +91,10 @@ fn check_byte_order(unpickler: &Unpickler, machine: Id) -> Outcome<()> {
     let entries = values.mapping(machine).unwrap_or_default();
     let little = entries.iter().find(|(key, _)| values.text(*key) == Some("little_endian"));
     match little {
-        Some((_, Id::FALSE)) => {
-            rule("its numbers are stored big-endian, and this version reads little-endian ones; save it again on a \
-                  little-endian machine")
-        }
+        Some((_, Id::FALSE)) => rule(
+            "its numbers are stored big-endian, and this version reads little-endian ones; save it again on a \
+                  little-endian machine",
+        ),
         _ => Ok(()),
     }
 }

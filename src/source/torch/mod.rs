@@ -3,10 +3,11 @@
 //! All of them hold a pickle, which describes the tensors and everything around them, and storages,
 //! whose bytes lie in the file as they are. The pickle is interpreted by `pickle`, which runs
 //! nothing; `zip`, `legacy` and `tar` find the storages; `rebuild` checks what the pickle says of
-//! each tensor against them; `containers` tells the model from the optimizer beside it.
+//! each tensor against them; `containers` tells the model from the optimizer beside it, and `found` names its tensors.
 
 mod containers;
 mod element;
+mod found;
 mod legacy;
 mod pickle;
 mod rebuild;
@@ -38,8 +39,15 @@ impl Format for Torch {
 
     /// What trainers save beside the weights, under names that end alike.
     fn is_companion(&self, name: &str) -> bool {
-        const STARTS: [&str; 7] =
-            ["training_args.", "optimizer", "scheduler", "scaler.", "rng_state", "random_states", "trainer_state"];
+        const STARTS: [&str; 7] = [
+            "training_args.",
+            "optimizer",
+            "scheduler",
+            "scaler.",
+            "rng_state",
+            "random_states",
+            "trainer_state",
+        ];
         STARTS.iter().any(|start| name.starts_with(start)) || name.ends_with("_optim_states.pt")
     }
 

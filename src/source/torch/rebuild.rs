@@ -135,7 +135,9 @@ impl<'a> Tensors<'a> {
     /// Whether a value is a tensor, readable or not.
     pub fn is_tensor(&self, id: Id) -> bool {
         match (self.values.get(id), self.places) {
-            (Value::Object(object), _) => matches!(object.class, Global::Rebuild(how) if how != Rebuild::Array),
+            (Value::Object(object), _) => {
+                matches!(object.class, Global::Rebuild(how) if how != Rebuild::Array)
+            }
             (Value::Persistent(key), Places::Tensors { tensors, .. }) => {
                 self::key(self.values, *key).is_some_and(|key| tensors.contains_key(&key))
             }
@@ -163,7 +165,10 @@ impl<'a> Tensors<'a> {
                 (Value::Object(object), _) => object,
                 (Value::Persistent(key), Places::Tensors { tensors, .. }) => {
                     let found = self::key(self.values, *key).and_then(|key| tensors.get(&key));
-                    return found.map_or_else(|| rule("its pickle names a tensor that is missing"), |g| Ok(Ok(g.clone())));
+                    return found.map_or_else(
+                        || rule("its pickle names a tensor that is missing"),
+                        |g| Ok(Ok(g.clone())),
+                    );
                 }
                 _ => break,
             };
@@ -257,10 +262,9 @@ impl<'a> Tensors<'a> {
         let whole = Region { bytes: found.bytes.clone(), element: Some(element) };
         match reference.view {
             None => Ok(whole),
-            Some((offset, length)) => whole.part(offset, length).map_or_else(
-                || rule(format!("a view of the storage `{named}` lies outside of it")),
-                Ok,
-            ),
+            Some((offset, length)) => whole
+                .part(offset, length)
+                .map_or_else(|| rule(format!("a view of the storage `{named}` lies outside of it")), Ok),
         }
     }
 
@@ -290,14 +294,17 @@ impl<'a> Tensors<'a> {
         };
         // An expanded view repeats its elements by strides of zero: it could be of any size.
         if elements as u64 > stored {
-            return Ok(Item::Unread(format!("a view that repeats {stored} stored elements {elements} times over")));
+            return Ok(Item::Unread(format!(
+                "a view that repeats {stored} stored elements {elements} times over"
+            )));
         }
         let start = match elements {
             0 => geometry.region.bytes.start,
             _ => geometry.region.bytes.start + geometry.offset * element.bytes,
         };
         // A dimension of one element has a stride in name only.
-        let used = geometry.strides.iter().zip(&shape).map(|(stride, size)| if *size > 1 { *stride } else { 0 });
+        let used =
+            geometry.strides.iter().zip(&shape).map(|(stride, size)| if *size > 1 { *stride } else { 0 });
         let strides: Vec<u64> = used.collect();
         let content = if elements == 0 || is_contiguous(&shape, &strides) {
             Content::Stored { file: self.file, bytes: start..start + elements as u64 * element.bytes }

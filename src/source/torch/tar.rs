@@ -105,7 +105,7 @@ fn storages(input: &mut Input, unpickler: &mut Unpickler) -> Outcome<HashMap<Str
         let Some((key, element)) = parts else {
             return rule(format!("a storage's description before byte {} is none", input.position()));
         };
-        let bytes = input.u64()?.checked_mul(element.bytes).unwrap_or(u64::MAX);
+        let bytes = input.u64()?.saturating_mul(element.bytes);
         let start = input.position();
         input.skip(bytes)?;
         let region = Region { bytes: start..start + bytes, element: Some(element) };

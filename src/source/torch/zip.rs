@@ -34,7 +34,13 @@ const ENCRYPTED: u16 = 1;
 /// Whether the archive's first entry is one that torch writes.
 pub(super) fn is_of_torch(head: &[u8]) -> bool {
     const PARTS: [&str; 8] = [
-        "/data.pkl", "/constants.pkl", "/version", "/byteorder", "/.format_version", "/.storage_alignment", "/data/",
+        "/data.pkl",
+        "/constants.pkl",
+        "/version",
+        "/byteorder",
+        "/.format_version",
+        "/.storage_alignment",
+        "/data/",
         "/code/",
     ];
     let length = head.get(26..28).map_or(0, |b| number(b) as usize);
@@ -160,7 +166,9 @@ fn directory(storage: &Storage) -> Outcome<Directory> {
     };
     match start.checked_add(size) {
         Some(stop) if stop == limit && size <= MAX_DIRECTORY => Ok(Directory { range: start..stop, count }),
-        _ => rule(format!("its central directory should have {size} bytes at byte {start}, before byte {limit}")),
+        _ => rule(format!(
+            "its central directory should have {size} bytes at byte {start}, before byte {limit}"
+        )),
     }
 }
 
@@ -190,7 +198,8 @@ fn entry(rest: &mut &[u8]) -> Outcome<Entry> {
         ));
     }
     let mut wide = extra_64(extra).unwrap_or_default();
-    let mut wide_or = |value: u64| if value == u64::from(u32::MAX) { take_u64(&mut wide) } else { Some(value) };
+    let mut wide_or =
+        |value: u64| if value == u64::from(u32::MAX) { take_u64(&mut wide) } else { Some(value) };
     let (bytes, packed, header) = (wide_or(of(24, 4)), wide_or(of(20, 4)), wide_or(of(42, 4)));
     match (bytes, packed, header) {
         (Some(bytes), Some(packed), Some(header)) if bytes == packed => {
@@ -226,7 +235,11 @@ fn place(storage: &Storage, entry: &Entry, limit: u64) -> Outcome<(Range<u64>, R
         && length_agrees(of(18, 4))
         && length_agrees(of(22, 4))
         && *found == *entry.name.as_bytes();
-    if agrees { Ok((entry.header..data.end, data)) } else { broken("has a local header that says something else") }
+    if agrees {
+        Ok((entry.header..data.end, data))
+    } else {
+        broken("has a local header that says something else")
+    }
 }
 
 /// ZIP64's lengths in an entry's extra fields.

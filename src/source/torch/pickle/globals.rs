@@ -69,7 +69,9 @@ fn rebuild(name: &str) -> Option<Rebuild> {
         "_rebuild_tensor" | "_rebuild_tensor_v2" => Rebuild::Plain,
         "_rebuild_tensor_v3" => Rebuild::Typed,
         "_rebuild_parameter" | "_rebuild_parameter_with_state" => Rebuild::Parameter,
-        "_rebuild_qtensor" => Rebuild::Unread("a tensor quantised by torch.ao, which this version does not read"),
+        "_rebuild_qtensor" => {
+            Rebuild::Unread("a tensor quantised by torch.ao, which this version does not read")
+        }
         "_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor" => {
             Rebuild::Unread("a sparse tensor, which this version does not read")
         }
@@ -107,8 +109,8 @@ fn builtin(name: &str) -> Option<Global> {
     Some(match name {
         "dict" => Global::Mapping,
         "list" | "tuple" => Global::Sequence,
-        "set" | "frozenset" | "int" | "long" | "float" | "bool" | "str" | "unicode" | "bytes" | "bytearray"
-        | "complex" | "slice" | "range" | "xrange" | "object" => Global::Inert,
+        "set" | "frozenset" | "int" | "long" | "float" | "bool" | "str" | "unicode" | "bytes"
+        | "bytearray" | "complex" | "slice" | "range" | "xrange" | "object" => Global::Inert,
         _ => return None,
     })
 }
@@ -140,25 +142,34 @@ fn container(module: &str, name: &str) -> Option<Global> {
 fn numpy(module: &str, name: &str) -> Option<Global> {
     Some(match (module, name) {
         ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct")
-        | ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer") => {
-            Global::Rebuild(Rebuild::Array)
-        }
+        | ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer") => Global::Rebuild(Rebuild::Array),
         ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Global::Inert,
         ("numpy", "ndarray" | "dtype") => Global::Inert,
         ("numpy", _) if is_scalar(name) => Global::Inert,
         ("numpy.dtypes", _) if name.ends_with("DType") => Global::Inert,
-        (
-            "numpy.random._pickle",
-            "__randomstate_ctor" | "__bit_generator_ctor" | "__generator_ctor",
-        ) => Global::Inert,
+        ("numpy.random._pickle", "__randomstate_ctor" | "__bit_generator_ctor" | "__generator_ctor") => {
+            Global::Inert
+        }
         _ => return None,
     })
 }
 
 fn is_scalar(name: &str) -> bool {
     const SCALARS: [&str; 14] = [
-        "bool_", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32",
-        "float64", "complex64", "complex128",
+        "bool_",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "float32",
+        "float64",
+        "complex64",
+        "complex128",
     ];
     SCALARS.contains(&name)
 }

@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
-use super::values::Object;
-use super::{Global, Id, Input, MAX_TEXT, Unpickler, Value, Values};
+use super::calls::{Made, made};
+use super::{Global, Id, Input, MAX_TEXT, Unpickler, Value};
 use crate::source::torch::{Outcome, rule};
 
 /// The deepest stack: a tuple's members lie on it, a list's come in batches of a thousand.
@@ -287,7 +287,9 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
         if matches!(operation, b'g' | b'h' | b'j') {
             return match self.memo.get(&key) {
                 Some(id) => self.push(*id),
-                None => rule(format!("its pickle refers to value {key}, which it never remembered, before byte {at}")),
+                None => rule(format!(
+                    "its pickle refers to value {key}, which it never remembered, before byte {at}"
+                )),
             };
         }
         if self.memo.len() == MAX_MEMO {
@@ -402,43 +404,6 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
         }
         Ok(())
     }
-}
-
-/// What a call gives.
-enum Made {
-    New(Value),
-    /// A value that is already there: containers made of containers share them.
-    Same(Id),
-    MappingOf(Id),
-}
-
-/// What the call of a class with arguments gives; `None` where it cannot be called.
-fn made(values: &Values, class: Id, arguments: Id) -> Option<Made> {
-    /// Containers are made of their first arguments; the number bounds the search.
-    const LOOKED_AT: usize = 4;
-    let (mut class, mut arguments) = (values.get(class), arguments);
-    if let Value::Global(Global::Reconstructor) = class {
-        let first = values.sequence(arguments).and_then(|items| items.first());
-        class = first.map_or(&Value::Inert, |class| values.get(*class));
-        arguments = Id::EMPTY_TUPLE;
-    }
-    let class = match class {
-        // A placeholder may be called with anything.
-        Value::Inert | Value::Global(Global::Inert | Global::Reconstructor) => return Some(Made::Same(Id::INERT)),
-        Value::Global(class) => *class,
-        _ => return None,
-    };
-    let Value::Tuple(items) = values.get(arguments) else { return None };
-    let find = |wanted: &dyn Fn(Id) -> bool| items.iter().take(LOOKED_AT).copied().find(|id| wanted(*id));
-    let sequence = || find(&|id| values.sequence(id).is_some());
-    Some(match class {
-        Global::Sequence => sequence().map_or(Made::New(Value::List(Vec::new())), Made::Same),
-        Global::Mapping => match find(&|id| matches!(values.get(id), Value::Dict(_))) {
-            Some(same) => Made::Same(same),
-            None => sequence().map_or(Made::New(Value::Dict(Vec::new())), Made::MappingOf),
-        },
-        _ => Made::New(Value::Object(Box::new(Object { class, arguments, state: Id::NONE }))),
-    })
 }
 
 /// A text of protocol 0: quoted, as Python 2 prints it, or with escapes only. Escapes are left as they

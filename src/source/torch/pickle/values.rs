@@ -68,13 +68,8 @@ pub struct Values {
 impl Values {
     /// Only the shared constants.
     pub fn new() -> Values {
-        let constants = [
-            Value::None,
-            Value::Bool(true),
-            Value::Bool(false),
-            Value::Tuple(Box::default()),
-            Value::Inert,
-        ];
+        let constants =
+            [Value::None, Value::Bool(true), Value::Bool(false), Value::Tuple(Box::default()), Value::Inert];
         let ints = (0..SHARED_INTS).map(|n| Value::Int(i128::from(n)));
         Values { all: constants.into_iter().chain(ints).collect() }
     }
