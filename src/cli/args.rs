@@ -31,7 +31,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Analyze(Box<AnalyzeOptions>),
-    Inspect(InspectOptions),
+    Inspect(Box<InspectOptions>),
 }
 
 const ANALYZE_EXAMPLES: &str = "\
