@@ -13,6 +13,7 @@ pub(crate) mod json;
 mod locate;
 mod numpy;
 mod onnx;
+mod problem;
 mod safetensors;
 mod storage;
 mod torch;

@@ -14,8 +14,8 @@ use std::borrow::Cow;
 use super::found::Found;
 use super::pickle::{Global, Id, Value};
 use super::rebuild::Tensors;
-use super::{Outcome, rule};
 use crate::source::Contents;
+use crate::source::problem::{Checked, Problem, rule};
 use crate::text::{count, printable};
 
 /// Names under which training code saves a model beside other things, the surest first.
@@ -48,7 +48,7 @@ const MAX_LEVELS: usize = 16;
 const MAX_DEPTH: usize = 64;
 
 /// The model's tensors, and what stands beside them.
-pub(super) fn contents(tensors: &Tensors, root: Id) -> Outcome<Contents> {
+pub(super) fn contents(tensors: &Tensors, root: Id) -> Checked<Contents> {
     let graph = Graph::new(tensors, root);
     let mut found = Found::default();
     for (name, id) in graph.choose(root, &mut found)? {
@@ -62,7 +62,7 @@ pub(super) fn contents(tensors: &Tensors, root: Id) -> Outcome<Contents> {
 }
 
 /// Tensors that are left out must be sound as well: a file that lies about one is not to be trusted.
-fn check_the_rest(tensors: &Tensors) -> Outcome<()> {
+fn check_the_rest(tensors: &Tensors) -> Checked<()> {
     for (id, value) in tensors.values.iter() {
         if matches!(value, Value::Object(o) if matches!(o.class, Global::Rebuild(_))) {
             tensors.read(id).map_err(|problem| named(problem, "a tensor outside of the model"))?;
@@ -72,9 +72,9 @@ fn check_the_rest(tensors: &Tensors) -> Outcome<()> {
 }
 
 /// Puts the tensor's name before what is wrong with it.
-fn named(problem: super::Problem, what: &str) -> super::Problem {
+fn named(problem: Problem, what: &str) -> Problem {
     match problem {
-        super::Problem::Rule(reason) => super::Problem::Rule(format!("{what}: {reason}")),
+        Problem::Rule(reason) => Problem::Rule(format!("{what}: {reason}")),
         other => other,
     }
 }
@@ -206,7 +206,7 @@ impl<'a> Graph<'a> {
 
     /// Follows the rule above from the outside in. Gives the parts of the model, each with the name
     /// that goes before its own.
-    fn choose(&self, root: Id, found: &mut Found) -> Outcome<Vec<Entry<'a>>> {
+    fn choose(&self, root: Id, found: &mut Found) -> Checked<Vec<Entry<'a>>> {
         let mut node = root;
         let mut place = String::new();
         for _ in 0..MAX_LEVELS {
@@ -291,7 +291,7 @@ impl<'a> Graph<'a> {
     }
 
     /// Every tensor in and below a value, named by the keys on the way.
-    fn collect(&self, name: String, id: Id, found: &mut Found) -> Outcome<()> {
+    fn collect(&self, name: String, id: Id, found: &mut Found) -> Checked<()> {
         let mut path = vec![(name, id, 0)];
         while let Some((name, id, depth)) = path.pop() {
             if self.tensors.is_tensor(id) {

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::containers::AVERAGED;
 use super::rebuild::{Item, ViewKey};
-use super::{Outcome, rule, unusable};
+use crate::source::problem::{Checked, rule, unusable};
 use crate::source::{Contents, LeftOut};
 use crate::tensors::Tensor;
 use crate::text::{count, printable};
@@ -39,7 +39,7 @@ pub(super) struct Found {
 impl Found {
     /// Counts a name. Shared structures are walked once for each name that they have, and a few bytes
     /// can give them very many.
-    pub fn name(&mut self, bytes: usize) -> Outcome<()> {
+    pub fn name(&mut self, bytes: usize) -> Checked<()> {
         self.names += 1;
         self.name_bytes = self.name_bytes.saturating_add(bytes);
         if self.names > MAX_NAMES || self.name_bytes > MAX_NAME_BYTES {
@@ -51,7 +51,7 @@ impl Found {
     }
 
     /// Counts entries of a container that are looked at.
-    pub fn look_at(&mut self, entries: usize) -> Outcome<()> {
+    pub fn look_at(&mut self, entries: usize) -> Checked<()> {
         self.entries = self.entries.saturating_add(entries);
         if self.entries > MAX_ENTRIES {
             return rule(format!("its containers share each other {MAX_ENTRIES} times over"));
@@ -59,13 +59,13 @@ impl Found {
         Ok(())
     }
 
-    pub fn leave_out(&mut self, name: String, reason: String) -> Outcome<()> {
+    pub fn leave_out(&mut self, name: String, reason: String) -> Checked<()> {
         self.name(name.len())?;
         self.left_out.push(LeftOut { name, reason });
         Ok(())
     }
 
-    pub fn add(&mut self, name: String, item: Item) -> Outcome<()> {
+    pub fn add(&mut self, name: String, item: Item) -> Checked<()> {
         match item {
             Item::Unread(reason) => self.leave_out(name, reason)?,
             Item::Tensor(tensor, key) => {
@@ -128,7 +128,7 @@ impl Found {
         }
     }
 
-    pub fn contents(self, file_bytes: u64) -> Outcome<Contents> {
+    pub fn contents(self, file_bytes: u64) -> Checked<Contents> {
         let mut names = HashSet::new();
         let all = self.tensors.iter().flat_map(|t| std::iter::once(&t.name).chain(&t.aliases));
         if let Some(twice) = all.into_iter().find(|name| !names.insert(name.as_str())) {

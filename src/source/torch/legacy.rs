@@ -5,17 +5,18 @@
 
 use std::collections::HashMap;
 
+use super::Pickled;
 use super::pickle::{Id, Input, Unpickler, Value};
 use super::rebuild::{self, Places, Region, StorageRef};
-use super::{Outcome, Pickled, rule, unusable};
 use crate::source::Storage;
+use crate::source::problem::{Checked, rule, unusable};
 use crate::text::printable;
 
 const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
 const VERSION: i128 = 1001;
 
 /// Reads the pickles and finds the storages.
-pub(super) fn read(storage: &Storage, unpickler: &mut Unpickler) -> Outcome<Pickled> {
+pub(super) fn read(storage: &Storage, unpickler: &mut Unpickler) -> Checked<Pickled> {
     let mut input = Input::new(storage, 0..storage.len());
     let magic = unpickler.load(&mut input)?;
     if unpickler.values.int(magic) != Some(MAGIC) {
@@ -64,7 +65,7 @@ pub(super) fn read(storage: &Storage, unpickler: &mut Unpickler) -> Outcome<Pick
 }
 
 /// The storages that the pickles name. A key must always stand for the same type and length.
-fn declared(unpickler: &Unpickler) -> Outcome<HashMap<String, StorageRef>> {
+fn declared(unpickler: &Unpickler) -> Checked<HashMap<String, StorageRef>> {
     let mut declared: HashMap<String, StorageRef> = HashMap::new();
     for (_, value) in unpickler.values.iter() {
         let Value::Persistent(id) = value else { continue };
@@ -86,7 +87,7 @@ fn declared(unpickler: &Unpickler) -> Outcome<HashMap<String, StorageRef>> {
 }
 
 /// `sys_info["little_endian"]`.
-fn check_byte_order(unpickler: &Unpickler, machine: Id) -> Outcome<()> {
+fn check_byte_order(unpickler: &Unpickler, machine: Id) -> Checked<()> {
     let values = &unpickler.values;
     let entries = values.mapping(machine).unwrap_or_default();
     let little = entries.iter().find(|(key, _)| values.text(*key) == Some("little_endian"));

@@ -16,8 +16,9 @@ mod zip;
 
 use std::path::Path;
 
+use super::problem::Problem;
 use super::{Contents, Files, Format, OpenOptions};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use pickle::{Id, Unpickler};
 use rebuild::Tensors;
 
@@ -66,15 +67,7 @@ impl Format for Torch {
 
     fn contents(&self, files: &mut Files, file: usize, options: &OpenOptions) -> Result<Contents> {
         let storage = files.get(file)?;
-        let to_error = |problem| match problem {
-            Problem::Read(error) => error,
-            Problem::Rule(reason) => {
-                Error::Malformed { path: storage.path().to_path_buf(), format: "torch", reason }
-            }
-            Problem::Unusable(reason) => {
-                Error::NoCheckpoint { path: storage.path().to_path_buf(), reason: format!("{reason}.") }
-            }
-        };
+        let to_error = |problem: Problem| problem.of(storage.path(), "torch");
         let head = storage.read(0..storage.len().min(512))?;
         let mut unpickler = Unpickler::new(&options.ignored_globals);
         let read = match Kind::of(&head) {
@@ -114,32 +107,4 @@ impl Kind {
 struct Pickled {
     root: Id,
     places: rebuild::Places,
-}
-
-/// Why a torch file cannot be read.
-#[derive(Debug)]
-enum Problem {
-    /// The system refused.
-    Read(Error),
-    /// A rule of the format is broken; a sentence without its end.
-    Rule(String),
-    /// The file is what it should be, but nothing that can be read; a sentence without its end.
-    Unusable(String),
-}
-
-impl From<Error> for Problem {
-    fn from(error: Error) -> Problem {
-        Problem::Read(error)
-    }
-}
-
-/// The result of the stages within a torch file.
-type Outcome<T> = std::result::Result<T, Problem>;
-
-fn rule<T>(reason: impl Into<String>) -> Outcome<T> {
-    Err(Problem::Rule(reason.into()))
-}
-
-fn unusable<T>(reason: impl Into<String>) -> Outcome<T> {
-    Err(Problem::Unusable(reason.into()))
 }

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::Pickled;
 use super::element::ElementRef;
 use super::pickle::{Global, Id, Rebuild, Value, Values};
-use super::{Outcome, Pickled, rule};
+use crate::source::problem::{Checked, rule};
 use crate::tensors::{Content, Strided, Tensor};
 use crate::text::{printable, shape as shape_text};
 
@@ -73,7 +74,7 @@ pub(super) fn key(values: &Values, id: Id) -> Option<String> {
 }
 
 /// Reads a persistent id. `None` for the source code of a class, which is of no use.
-pub(super) fn storage_ref(values: &Values, id: Id) -> Outcome<Option<StorageRef>> {
+pub(super) fn storage_ref(values: &Values, id: Id) -> Checked<Option<StorageRef>> {
     let parts = values.sequence(id).unwrap_or_default();
     match parts.first().and_then(|kind| values.text(*kind)) {
         Some("module") => return Ok(None),
@@ -151,7 +152,7 @@ impl<'a> Tensors<'a> {
     }
 
     /// Reads what a tensor is, and checks it.
-    pub fn read(&self, id: Id) -> Outcome<Item> {
+    pub fn read(&self, id: Id) -> Checked<Item> {
         match self.geometry(id)? {
             Ok(geometry) => self.place(&geometry),
             Err(reason) => Ok(Item::Unread(reason.to_owned())),
@@ -159,7 +160,7 @@ impl<'a> Tensors<'a> {
     }
 
     /// The view that a tensor is; or why it is none.
-    fn geometry(&self, mut id: Id) -> Outcome<Result<Geometry, &'static str>> {
+    fn geometry(&self, mut id: Id) -> Checked<Result<Geometry, &'static str>> {
         for _ in 0..MAX_WRAPPERS {
             let object = match (self.values.get(id), self.places) {
                 (Value::Object(object), _) => object,
@@ -190,7 +191,7 @@ impl<'a> Tensors<'a> {
         Ok(Err("a tensor whose data are not read"))
     }
 
-    fn rebuild(&self, how: Rebuild, arguments: &[Id]) -> Outcome<Result<Geometry, &'static str>> {
+    fn rebuild(&self, how: Rebuild, arguments: &[Id]) -> Checked<Result<Geometry, &'static str>> {
         let typed = match how {
             Rebuild::Plain => false,
             Rebuild::Typed => true,
@@ -231,7 +232,7 @@ impl<'a> Tensors<'a> {
 
     /// Where a storage lies, with the type of its elements. `element` is the tensor's own type, for
     /// storages without one.
-    fn region(&self, id: Id, element: Option<ElementRef>) -> Outcome<Region> {
+    fn region(&self, id: Id, element: Option<ElementRef>) -> Checked<Region> {
         let storages = match self.places {
             Places::Storages(storages) | Places::Tensors { storages, .. } => storages,
         };
@@ -269,7 +270,7 @@ impl<'a> Tensors<'a> {
     }
 
     /// Checks a view against its storage, and says how its elements are read.
-    fn place(&self, geometry: &Geometry) -> Outcome<Item> {
+    fn place(&self, geometry: &Geometry) -> Checked<Item> {
         let Some(element) = geometry.region.element else {
             return rule("a storage has no element type");
         };

@@ -9,10 +9,11 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use super::Pickled;
 use super::pickle::{Global, Id, Input, Unpickler, Value};
 use super::rebuild::{self, Geometry, MAX_DIMENSIONS, Places, Region};
-use super::{Outcome, Pickled, rule};
 use crate::source::Storage;
+use crate::source::problem::{Checked, rule};
 use crate::text::printable;
 
 const BLOCK: u64 = 512;
@@ -25,7 +26,7 @@ pub(super) fn is_of_torch(head: &[u8]) -> bool {
 }
 
 /// Reads the three members.
-pub(super) fn read(storage: &Storage, unpickler: &mut Unpickler) -> Outcome<Pickled> {
+pub(super) fn read(storage: &Storage, unpickler: &mut Unpickler) -> Checked<Pickled> {
     let members = members(storage)?;
     let member = |name: &str| match members.get(name) {
         Some(range) => Ok(Input::new(storage, range.clone())),
@@ -38,7 +39,7 @@ pub(super) fn read(storage: &Storage, unpickler: &mut Unpickler) -> Outcome<Pick
 }
 
 /// The regular files of the archive.
-fn members(storage: &Storage) -> Outcome<HashMap<String, Range<u64>>> {
+fn members(storage: &Storage) -> Checked<HashMap<String, Range<u64>>> {
     let mut members = HashMap::new();
     let mut at = 0;
     while at + BLOCK <= storage.len() {
@@ -82,7 +83,7 @@ fn octal(digits: &[u8]) -> Option<u64> {
 }
 
 /// A pickled count at the beginning of a member.
-fn count(input: &mut Input, unpickler: &mut Unpickler) -> Outcome<u64> {
+fn count(input: &mut Input, unpickler: &mut Unpickler) -> Checked<u64> {
     let id = unpickler.load(input)?;
     match unpickler.values.count(id) {
         Some(count) => Ok(count),
@@ -90,7 +91,7 @@ fn count(input: &mut Input, unpickler: &mut Unpickler) -> Outcome<u64> {
     }
 }
 
-fn storages(input: &mut Input, unpickler: &mut Unpickler) -> Outcome<HashMap<String, Region>> {
+fn storages(input: &mut Input, unpickler: &mut Unpickler) -> Checked<HashMap<String, Region>> {
     let mut storages = HashMap::new();
     for _ in 0..count(input, unpickler)? {
         let described = unpickler.load(input)?;
@@ -122,7 +123,7 @@ fn storages(input: &mut Input, unpickler: &mut Unpickler) -> Outcome<HashMap<Str
 }
 
 /// A storage that is a part of another one.
-fn view(unpickler: &Unpickler, view: Id, storages: &HashMap<String, Region>) -> Outcome<(String, Region)> {
+fn view(unpickler: &Unpickler, view: Id, storages: &HashMap<String, Region>) -> Checked<(String, Region)> {
     let values = &unpickler.values;
     let parts = || {
         let &[key, root, offset, elements] = values.sequence(view)? else { return None };
@@ -137,7 +138,7 @@ fn tensors(
     input: &mut Input,
     unpickler: &mut Unpickler,
     storages: &HashMap<String, Region>,
-) -> Outcome<HashMap<String, Geometry>> {
+) -> Checked<HashMap<String, Geometry>> {
     let mut tensors = HashMap::new();
     for _ in 0..count(input, unpickler)? {
         let described = unpickler.load(input)?;
@@ -154,7 +155,7 @@ fn tensors(
         if dimensions > MAX_DIMENSIONS {
             return rule(format!("the tensor `{}` has {dimensions} dimensions", printable(&key)));
         }
-        let mut numbers = || (0..dimensions).map(|_| input.u64()).collect::<Outcome<Vec<u64>>>();
+        let mut numbers = || (0..dimensions).map(|_| input.u64()).collect::<Checked<Vec<u64>>>();
         let (shape, strides) = (numbers()?, numbers()?);
         let offset = input.u64()?;
         let geometry = Geometry { region, offset, shape, strides };

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::MAX_TEXT;
 use crate::source::Storage;
-use crate::source::torch::{Outcome, rule};
+use crate::source::problem::{Checked, rule};
 
 /// How much is looked at together, in bytes.
 const WINDOW: u64 = 1 << 16;
@@ -39,7 +39,7 @@ impl<'a> Input<'a> {
     }
 
     /// The next `count` bytes.
-    pub fn take(&mut self, count: u64) -> Outcome<&[u8]> {
+    pub fn take(&mut self, count: u64) -> Checked<&[u8]> {
         let position = self.position();
         if count > self.left() {
             return rule(format!(
@@ -62,7 +62,7 @@ impl<'a> Input<'a> {
     }
 
     /// Passes over `count` bytes.
-    pub fn skip(&mut self, count: u64) -> Outcome<()> {
+    pub fn skip(&mut self, count: u64) -> Checked<()> {
         if count > self.left() {
             return rule(format!(
                 "{count} bytes should stand after byte {}, but only {} are there (is it cut off?)",
@@ -76,7 +76,7 @@ impl<'a> Input<'a> {
     }
 
     /// The next bytes as an array.
-    pub fn array<const N: usize>(&mut self) -> Outcome<[u8; N]> {
+    pub fn array<const N: usize>(&mut self) -> Checked<[u8; N]> {
         let mut array = [0; N];
         for (to, from) in array.iter_mut().zip(self.take(N as u64)?) {
             *to = *from;
@@ -85,17 +85,17 @@ impl<'a> Input<'a> {
     }
 
     /// The next byte.
-    pub fn byte(&mut self) -> Outcome<u8> {
+    pub fn byte(&mut self) -> Checked<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
     /// The next eight bytes as a number that counts something.
-    pub fn u64(&mut self) -> Outcome<u64> {
+    pub fn u64(&mut self) -> Checked<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
     /// The bytes up to the next line feed, which is passed over.
-    pub fn line(&mut self) -> Outcome<Vec<u8>> {
+    pub fn line(&mut self) -> Checked<Vec<u8>> {
         let mut line = Vec::new();
         loop {
             match self.byte()? {

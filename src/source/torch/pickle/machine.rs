@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::calls::{Made, made};
 use super::{Global, Id, Input, MAX_TEXT, Unpickler, Value};
-use crate::source::torch::{Outcome, rule};
+use crate::source::problem::{Checked, rule};
 
 /// The deepest stack: a tuple's members lie on it, a list's come in batches of a thousand.
 const MAX_STACK: usize = 1 << 20;
@@ -30,7 +30,7 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
     }
 
     /// Runs to the end of the pickle and gives what lies on top of the stack.
-    pub fn run(mut self) -> Outcome<Id> {
+    pub fn run(mut self) -> Checked<Id> {
         loop {
             self.unpickler.tick()?;
             let at = self.input.position();
@@ -56,7 +56,7 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
         }
     }
 
-    fn protocol(&mut self) -> Outcome<()> {
+    fn protocol(&mut self) -> Checked<()> {
         match self.input.byte()? {
             0..=5 => Ok(()),
             other => rule(format!("its pickle is of protocol {other}, and this version knows 0 to 5")),
@@ -65,7 +65,7 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
 
     // The stack.
 
-    fn push(&mut self, id: Id) -> Outcome<()> {
+    fn push(&mut self, id: Id) -> Checked<()> {
         if self.stack.len() == MAX_STACK {
             return rule(format!("its pickle has more than {MAX_STACK} values on the stack"));
         }
@@ -73,7 +73,7 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
         Ok(())
     }
 
-    fn push_new(&mut self, value: Value) -> Outcome<()> {
+    fn push_new(&mut self, value: Value) -> Checked<()> {
         let id = self.unpickler.values.add(value)?;
         self.push(id)
     }
@@ -83,32 +83,32 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
         self.marks.last().copied().unwrap_or(0)
     }
 
-    fn pop(&mut self) -> Outcome<Id> {
+    fn pop(&mut self) -> Checked<Id> {
         let id = self.top()?;
         self.stack.pop();
         Ok(id)
     }
 
-    fn top(&self) -> Outcome<Id> {
+    fn top(&self) -> Checked<Id> {
         match self.stack.last() {
             Some(id) if self.stack.len() > self.base() => Ok(*id),
             _ => self.underflow(),
         }
     }
 
-    fn underflow<T>(&self) -> Outcome<T> {
+    fn underflow<T>(&self) -> Checked<T> {
         rule(format!("its pickle takes a value that is not there, before byte {}", self.input.position()))
     }
 
     /// Everything above the last mark, and the mark itself.
-    fn pop_to_mark(&mut self) -> Outcome<Vec<Id>> {
+    fn pop_to_mark(&mut self) -> Checked<Vec<Id>> {
         match self.marks.pop() {
             Some(height) => Ok(self.stack.split_off(height.min(self.stack.len()))),
             None => self.underflow(),
         }
     }
 
-    fn arrange(&mut self, operation: u8) -> Outcome<()> {
+    fn arrange(&mut self, operation: u8) -> Checked<()> {
         match operation {
             b'(' if self.marks.len() == MAX_STACK => {
                 rule(format!("its pickle has more than {MAX_STACK} marks"))
@@ -126,7 +126,7 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
 
     // Values.
 
-    fn scalar(&mut self, operation: u8) -> Outcome<()> {
+    fn scalar(&mut self, operation: u8) -> Checked<()> {
         let value = match operation {
             b'N' => Value::None,
             0x88 => Value::Bool(true),
@@ -149,7 +149,7 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
     }
 
     /// A two's complement integer, its lowest byte first.
-    fn long(&mut self, length: u64) -> Outcome<Value> {
+    fn long(&mut self, length: u64) -> Checked<Value> {
         if length > 16 {
             self.input.skip(length)?;
             return Ok(Value::Inert);
@@ -164,7 +164,7 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
     }
 
     /// The numbers of protocol 0, written out in a line.
-    fn decimal(&mut self, operation: u8) -> Outcome<Value> {
+    fn decimal(&mut self, operation: u8) -> Checked<Value> {
         let at = self.input.position();
         let line = self.input.line()?;
         let text = std::str::from_utf8(&line).unwrap_or_default().trim();
@@ -183,7 +183,7 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
         value.map_or_else(|| rule(format!("its pickle has no number at byte {at}")), Ok)
     }
 
-    fn text(&mut self, operation: u8) -> Outcome<()> {
+    fn text(&mut self, operation: u8) -> Checked<()> {
         let length = match operation {
             b'S' | b'V' => {
                 let line = self.input.line()?;
@@ -210,7 +210,7 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
         self.push_new(value)
     }
 
-    fn make(&mut self, operation: u8) -> Outcome<()> {
+    fn make(&mut self, operation: u8) -> Checked<()> {
         let value = match operation {
             b')' => Value::Tuple(Box::default()),
             0x85..=0x87 => {
@@ -236,7 +236,7 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
     }
 
     /// Keys and values above the last mark.
-    fn pairs(&mut self) -> Outcome<Vec<(Id, Id)>> {
+    fn pairs(&mut self) -> Checked<Vec<(Id, Id)>> {
         let items = self.pop_to_mark()?;
         let (pairs, rest) = items.as_chunks::<2>();
         match rest {
@@ -246,7 +246,7 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
     }
 
     /// Puts values into the container below them. What is inert, or only a record, takes anything.
-    fn fill(&mut self, operation: u8) -> Outcome<()> {
+    fn fill(&mut self, operation: u8) -> Checked<()> {
         let (items, pairs) = match operation {
             b'a' => (vec![self.pop()?], Vec::new()),
             b'e' | 0x90 => (self.pop_to_mark()?, Vec::new()),
@@ -270,7 +270,7 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
         Ok(())
     }
 
-    fn remember(&mut self, operation: u8) -> Outcome<()> {
+    fn remember(&mut self, operation: u8) -> Checked<()> {
         let key = match operation {
             0x94 => u32::try_from(self.memo.len()).ok(),
             b'q' | b'h' => Some(self.input.byte()?.into()),
@@ -301,7 +301,7 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
 
     // Globals and what is made of them.
 
-    fn object(&mut self, operation: u8) -> Outcome<()> {
+    fn object(&mut self, operation: u8) -> Checked<()> {
         match operation {
             b'c' => {
                 let global = self.global_lines()?;
@@ -353,14 +353,14 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
         }
     }
 
-    fn global_lines(&mut self) -> Outcome<Global> {
+    fn global_lines(&mut self) -> Checked<Global> {
         let (module, name) = (self.input.line()?, self.input.line()?);
         let text = |line: &[u8]| String::from_utf8_lossy(line).into_owned();
         Ok(self.unpickler.global(&text(&module), &text(&name)))
     }
 
     /// Records a call, or makes the container that the called class is.
-    fn call(&mut self, class: Id, arguments: Id) -> Outcome<()> {
+    fn call(&mut self, class: Id, arguments: Id) -> Checked<()> {
         match made(&self.unpickler.values, class, arguments) {
             Some(Made::Same(id)) => self.push(id),
             Some(Made::New(value)) => self.push_new(value),
@@ -374,7 +374,7 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
 
     /// `OrderedDict([(key, value), …])`, as Python 2 wrote it. Each pair counts as an operation, so
     /// that the same long list cannot be turned into a mapping again and again.
-    fn mapping_of_pairs(&mut self, pairs: Id) -> Outcome<()> {
+    fn mapping_of_pairs(&mut self, pairs: Id) -> Checked<()> {
         let count = self.unpickler.values.sequence(pairs).map_or(0, <[Id]>::len);
         for _ in 0..count {
             self.unpickler.tick()?;
@@ -396,7 +396,7 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
     }
 
     /// Sets the state of an instance. Attributes of containers (a state_dict's versions) are of no use.
-    fn build(&mut self) -> Outcome<()> {
+    fn build(&mut self) -> Checked<()> {
         let state = self.pop()?;
         let target = self.top()?;
         if let Some(Value::Object(object)) = self.unpickler.values.get_mut(target) {

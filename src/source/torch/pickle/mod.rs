@@ -17,8 +17,8 @@ mod values;
 
 use std::collections::BTreeSet;
 
-use super::Outcome;
 use crate::source::Storage;
+use crate::source::problem::{Checked, rule};
 use crate::text::printable;
 
 pub(super) use globals::{Global, Rebuild};
@@ -55,12 +55,12 @@ impl<'a> Unpickler<'a> {
     }
 
     /// Reads the pickle that begins at the input's position, up to and including its end.
-    pub fn load(&mut self, input: &mut Input) -> Outcome<Id> {
+    pub fn load(&mut self, input: &mut Input) -> Checked<Id> {
         machine::Machine::new(self, input).run()
     }
 
     /// Reads the pickle that fills a range of a file.
-    pub fn load_range(&mut self, storage: &Storage, range: std::ops::Range<u64>) -> Outcome<Id> {
+    pub fn load_range(&mut self, storage: &Storage, range: std::ops::Range<u64>) -> Checked<Id> {
         self.load(&mut Input::new(storage, range))
     }
 
@@ -104,11 +104,11 @@ impl<'a> Unpickler<'a> {
     }
 
     /// Counts one operation.
-    fn tick(&mut self) -> Outcome<()> {
+    fn tick(&mut self) -> Checked<()> {
         self.operations += 1;
         match self.operations {
             0..MAX_OPERATIONS => Ok(()),
-            _ => super::rule(format!("its pickle has more than {MAX_OPERATIONS} operations")),
+            _ => rule(format!("its pickle has more than {MAX_OPERATIONS} operations")),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a pickle holds: an arena of values that refer to each other by number.
 
 use super::Global;
-use crate::source::torch::{Outcome, rule};
+use crate::source::problem::{Checked, rule};
 
 /// The most values of a file: some ten for a tensor, so 200,000 tensors.
 const MAX_VALUES: usize = 1 << 21;
@@ -85,7 +85,7 @@ impl Values {
     }
 
     /// Adds a value.
-    pub fn add(&mut self, value: Value) -> Outcome<Id> {
+    pub fn add(&mut self, value: Value) -> Checked<Id> {
         match value {
             Value::None => return Ok(Id::NONE),
             Value::Bool(true) => return Ok(Id::TRUE),
