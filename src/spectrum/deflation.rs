@@ -48,6 +48,9 @@ impl Deflation {
         let mut products = Mat::<f64>::zeros(n, 0);
         let mut next = start(n, block);
         for pass in 0..PASSES {
+            if basis.ncols() + block > n {
+                break;
+            }
             let fresh = orthonormal(&basis, next)?;
             let (product, trace) = multiply(matrix, fresh.as_ref(), parallelism);
             basis = beside(basis, fresh.as_ref());
@@ -170,19 +173,19 @@ fn ritz(basis: &Mat<f64>, products: &Mat<f64>) -> Option<Ritz> {
     matmul(small.as_mut(), Accum::Replace, basis.transpose(), products.as_ref(), 1.0, Par::Seq);
     let small = Mat::from_fn(size, size, |i, j| 0.5 * (small[(i, j)] + small[(j, i)]));
     let decomposition = small.self_adjoint_eigen(Side::Lower).ok()?;
-    let count = size / 2;
-    let order: Vec<usize> = (0..size).rev().take(count + 1).collect();
-    let (values, vectors) = (decomposition.S(), decomposition.U());
-    let chosen = Mat::from_fn(size, order.len(), |i, j| vectors[(i, order[j])]);
-    let values: Vec<f64> = order.iter().map(|i| values[*i]).collect();
-    let mut ritz = Mat::<f64>::zeros(n, order.len());
-    matmul(ritz.as_mut(), Accum::Replace, basis.as_ref(), chosen.as_ref(), 1.0, Par::Seq);
-    let mut images = Mat::<f64>::zeros(n, order.len());
+    // The lower half of the Krylov space's Ritz pairs is far from converged.
+    let count = size / 2 + 1;
+    let largest_first = |j: usize| size - 1 - j;
+    let chosen = Mat::from_fn(size, count, |i, j| decomposition.U()[(i, largest_first(j))]);
+    let values: Vec<f64> = (0..count).map(|j| decomposition.S()[largest_first(j)]).collect();
+    let mut vectors = Mat::<f64>::zeros(n, count);
+    matmul(vectors.as_mut(), Accum::Replace, basis.as_ref(), chosen.as_ref(), 1.0, Par::Seq);
+    let mut images = Mat::<f64>::zeros(n, count);
     matmul(images.as_mut(), Accum::Replace, products.as_ref(), chosen.as_ref(), 1.0, Par::Seq);
-    let residual = |j: usize| {
-        let pairs = images.col(j).iter().zip(ritz.col(j).iter());
-        pairs.map(|(image, vector)| (image - values[j] * vector).powi(2)).sum::<f64>().sqrt()
+    let residual = |(j, value): (usize, &f64)| {
+        let pairs = images.col(j).iter().zip(vectors.col(j).iter());
+        pairs.map(|(image, vector)| (image - value * vector).powi(2)).sum::<f64>().sqrt()
     };
-    let residuals = (0..order.len()).map(residual).collect();
-    Some(Ritz { values, vectors: ritz, residuals })
+    let residuals = values.iter().enumerate().map(residual).collect();
+    Some(Ritz { values, vectors, residuals })
 }

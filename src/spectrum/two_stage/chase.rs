@@ -196,16 +196,16 @@ fn two_sided<T: Real>(data: &mut [T], offset: usize, stride: usize, v: &[T], tau
     let product = &mut product[..rows];
     for j in 0..rows {
         let column = &data[offset + j * stride + j..][..rows - j];
-        product[j] = product[j] + column[0] * v[j] + dot(&column[1..], &v[j + 1..]);
+        product[j] += column[0] * v[j] + dot(&column[1..], &v[j + 1..]);
         axpy(v[j], &column[1..], &mut product[j + 1..]);
     }
-    product.iter_mut().for_each(|p| *p = *p * tau);
+    product.iter_mut().for_each(|p| *p *= tau);
     let half = T::narrow(0.5) * tau * dot(product, v);
     axpy(-half, v, product);
     for j in 0..rows {
         let column = &mut data[offset + j * stride + j..][..rows - j];
         let (vj, wj) = (v[j], product[j]);
         let pairs = v[j..].iter().zip(&product[j..]);
-        column.iter_mut().zip(pairs).for_each(|(d, (v, w))| *d = *d - v.mul_add(wj, *w * vj));
+        column.iter_mut().zip(pairs).for_each(|(d, (v, w))| *d -= v.mul_add(wj, *w * vj));
     }
 }

@@ -43,7 +43,7 @@ pub fn dot<T: Real>(x: &[T], y: &[T]) -> T {
     let mut half = LANES / 2;
     while half > 0 {
         let (low, high) = sums.split_at_mut(half);
-        low.iter_mut().zip(high).for_each(|(low, high)| *low = *low + *high);
+        low.iter_mut().zip(high).for_each(|(low, high)| *low += *high);
         half /= 2;
     }
     let rest = x_rest.iter().zip(y_rest).fold(T::zero(), |sum, (x, y)| sum + *x * *y);
@@ -73,6 +73,6 @@ pub fn reflector<T: Real>(x: &mut [T]) -> (T, T) {
     }
     let beta = -(alpha * alpha + squares).sqrt().copysign(alpha);
     let scale = T::one() / (alpha - beta);
-    rest.iter_mut().for_each(|value| *value = *value * scale);
+    rest.iter_mut().for_each(|value| *value *= scale);
     ((beta - alpha) / beta, beta)
 }

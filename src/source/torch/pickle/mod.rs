@@ -77,10 +77,13 @@ impl<'a> Unpickler<'a> {
         } else {
             ""
         };
-        let (them, place) = if named.len() > 1 { ("each of them", "places") } else { ("it", "a place") };
+        let (are, what) = match named.len() {
+            1 => ("is", "puts an inert placeholder in its place"),
+            _ => ("are", "puts an inert placeholder in the place of the first"),
+        };
         Some(format!(
-            "its pickle asks for {}{more}, which is not among the harmless names that are read (nothing of it \
-             was imported or run); {hint}`--ignore-global {}` puts an inert {place}holder where {them} stands",
+            "its pickle asks for {}{more}, which {are} not among the harmless names that are read (nothing of it \
+             was imported or run); {hint}`--ignore-global {}` {what}",
             named.join(", "),
             printable(first),
         ))
