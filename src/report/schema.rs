@@ -127,7 +127,12 @@ fn matrix(metrics: &[(&str, &str)]) -> Value {
         ("role", one_of(&roles, "kind of layer")),
         ("rows", count("rows of the matrix, or of one pooled slice")),
         ("cols", count("columns of the matrix, or of one pooled slice")),
-        ("dtype", text("stored type, as safetensors names it, with what is added to it")),
+        (
+            "dtype",
+            text(
+                "stored type as safetensors names it, or the layout of a quantised weight, with what is added to it",
+            ),
+        ),
         ("eigenvalues", count("n, over all pooled slices")),
         (
             "tail",
