@@ -4,6 +4,7 @@
 //! file is opened once ([`Storage`]) and handed to the reader of its [`Format`]. A new format is
 //! one file with an implementation of that trait and one line in [`FORMATS`].
 
+pub(crate) mod companion;
 mod config;
 mod files;
 mod gguf;
@@ -22,6 +23,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use companion::Companion;
 use locate::Located;
 
 pub use config::ModelConfig;
@@ -92,8 +94,12 @@ pub struct LeftOut {
 /// How to open a checkpoint.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
-    /// Map the files into memory; otherwise each matrix is read when it is needed.
+    /// Map the files into memory; otherwise each matrix is read when it is needed. A mapped file that
+    /// another program shortens raises SIGBUS where its missing bytes are read: see `opened`.
     pub mmap: bool,
+    /// Called with every file when it is open and nothing of it is read yet. A program that handles
+    /// SIGBUS learns here what [`Storage::mapped`] is; the library itself handles no signals.
+    pub opened: fn(&Storage),
     /// The branch, tag or commit of a model in the Hugging Face cache.
     pub revision: Option<String>,
     /// The cache to look in; `None` takes `$HF_HUB_CACHE`, `$HF_HOME` or the home directory.
@@ -105,7 +111,7 @@ pub struct OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        OpenOptions { mmap: true, revision: None, cache: None, adapters: Vec::new() }
+        OpenOptions { mmap: true, opened: |_| {}, revision: None, cache: None, adapters: Vec::new() }
     }
 }
 
@@ -118,7 +124,7 @@ pub struct Checkpoint {
     config: Option<ModelConfig>,
     files: Files,
     /// Files beside the weights that were read: the index, `config.json`.
-    companions: Vec<PathBuf>,
+    companions: Vec<Companion>,
     tensors: Vec<Tensor>,
     left_out: Vec<LeftOut>,
     adapters: Vec<String>,
@@ -136,7 +142,7 @@ impl Checkpoint {
         if located.is_adapter {
             return Checkpoint::adapter_alone(path, &located, options);
         }
-        let mut files = Files::new(options.mmap);
+        let mut files = Files::new(options);
         let mut found = Contents::default();
         let mut format = None;
         for path in &located.files {
@@ -159,13 +165,14 @@ impl Checkpoint {
                 reason: "it holds no tensors.".to_owned(),
             });
         }
-        let index = located.index.into_iter().map(|(path, _)| path);
-        let config_path = located.directory.as_ref().map(|directory| directory.join(ModelConfig::FILE));
-        let mut companions: Vec<PathBuf> = index.chain(config_path).collect();
-        let beside = match &located.directory {
-            Some(directory) => ModelConfig::read(directory)?,
-            None => None,
-        };
+        let mut companions: Vec<Companion> =
+            located.index.iter().map(|(_, index)| index.companion().clone()).collect();
+        let mut beside = None;
+        if let Some(directory) = &located.directory {
+            let (config, companion) = ModelConfig::read(directory)?;
+            beside = config;
+            companions.push(companion);
+        }
         let config = match config {
             // A file that says what it holds knows it better than what happens to lie beside it.
             Some(own) if own.model_type().is_some() => Some(own),
@@ -204,7 +211,7 @@ impl Checkpoint {
                 crate::error::shown(path)
             )));
         }
-        let mut files = Files::new(options.mmap);
+        let mut files = Files::new(options);
         let weights = located.files.first().map_or(path, PathBuf::as_path);
         let adapter = Adapter::read(weights, &mut files, options)?;
         let companions = vec![adapter.companion()];
@@ -251,7 +258,7 @@ impl Checkpoint {
 
     /// Every path that it was read from, the weights first.
     pub fn inputs(&self) -> impl Iterator<Item = &Path> {
-        self.files().iter().map(Storage::path).chain(self.companions.iter().map(PathBuf::as_path))
+        self.files().iter().map(Storage::path).chain(self.companions.iter().map(Companion::path))
     }
 
     /// Its tensors, in the natural order of their names.
@@ -296,12 +303,14 @@ impl Checkpoint {
         tensor.will_need(&self.files, elements);
     }
 
-    /// Checks that no file changed since it was opened.
+    /// Checks that no file changed since it was opened: neither those of the tensors, nor those that
+    /// were read, or looked for, beside them.
     ///
     /// # Errors
     /// [`Error::Changed`] with the first file that did.
     pub fn verify_unchanged(&self) -> Result<()> {
-        self.files().iter().try_for_each(Storage::verify_unchanged)
+        self.files().iter().try_for_each(Storage::verify_unchanged)?;
+        self.companions.iter().try_for_each(Companion::verify_unchanged)
     }
 }
 
