@@ -200,7 +200,8 @@ mod tests {
 
     #[test]
     fn escapes_count_in_what_is_shown_and_stay_whole() {
-        for name in ["\u{1b}".repeat(100), "\u{1b}".repeat(100_000), format!("{}é", "\u{e0001}x".repeat(30))] {
+        for name in ["\u{1b}".repeat(100), "\u{1b}".repeat(100_000), format!("{}é", "\u{e0001}x".repeat(30))]
+        {
             let shown = printable(&name);
             assert!(shown.chars().count() <= MAX_SHOWN + 1 && shown.contains('…'), "{shown}");
             assert_eq!(shown.matches('{').count(), shown.matches('}').count(), "{shown}");

@@ -2,9 +2,10 @@
 //! megabytes, through every output of both commands and into every message.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod common;
 #[path = "common/archive.rs"]
 mod archive;
+mod common;
+#[allow(dead_code)]
 #[path = "gguf/writer.rs"]
 mod gguf;
 
@@ -185,7 +186,8 @@ fn sound_csv(text: &str, what: &str) {
 fn sound_json(text: &str, list: &str, expected: &[String], what: &str) {
     assert!(!text.contains('<'), "{what} has markup");
     let value: Value = serde_json::from_str(text).unwrap();
-    let found: HashSet<&str> = value[list].as_array().unwrap().iter().map(|m| m["name"].as_str().unwrap()).collect();
+    let found: HashSet<&str> =
+        value[list].as_array().unwrap().iter().map(|m| m["name"].as_str().unwrap()).collect();
     assert_eq!(found.len(), expected.len(), "{what}: two names became one");
     for name in expected {
         match name.len() {

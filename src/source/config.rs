@@ -27,8 +27,7 @@ impl ModelConfig {
     /// [`Error::Io`] where it cannot be read, [`Error::Malformed`] where it is no JSON object.
     pub(super) fn read(directory: &Path) -> Result<(Option<ModelConfig>, Companion)> {
         let path = directory.join(Self::FILE);
-        let malformed =
-            |reason: String| Error::Malformed { path: path.clone(), format: Self::FILE, reason };
+        let malformed = |reason: String| Error::Malformed { path: path.clone(), format: Self::FILE, reason };
         // A link into nowhere is what an interrupted download leaves: the counts in it are missed.
         if path.symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
             return Ok((None, Companion::absent(&path)));

@@ -321,8 +321,16 @@ pub(crate) fn read_file(
     options: &OpenOptions,
 ) -> Result<(&'static str, Contents)> {
     let file = files.open(path)?;
-    let reader = recognise(files.get(file)?)?;
-    Ok((reader.name(), reader.contents(files, file, options)?))
+    let read = |files: &mut Files| {
+        let reader = recognise(files.get(file)?)?;
+        Ok((reader.name(), reader.contents(files, file, options)?))
+    };
+    let found = read(files);
+    if found.is_err() {
+        // A file that is just being written breaks rules; that it is being written is what to say.
+        files.all().iter().try_for_each(Storage::verify_unchanged)?;
+    }
+    found
 }
 
 /// The reader for a file, or an error that says what the file seems to be.
