@@ -4,7 +4,7 @@
 //! that are a plain α/r·B·A are read; every other one is refused by its name, because adding its
 //! factors to a weight would give numbers of a model that nobody has.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::MapAccess;
@@ -12,9 +12,12 @@ use serde_json::Value;
 
 use super::patterns::Patterns;
 use crate::error::{Error, Result};
+use crate::source::companion::Companion;
 use crate::source::json::{Entries, Keyed};
 use crate::text::printable;
 
+/// What messages call the format.
+const FORMAT: &str = "adapter configuration";
 /// The longest `adapter_config.json` that is read, in bytes; real ones stay below 100 kB.
 const MAX_BYTES: u64 = 16_000_000;
 /// What PEFT takes for both numbers where the file does not say.
@@ -25,7 +28,7 @@ const PLAIN_INITS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 /// What an adapter says of itself, as far as its product depends on it.
 #[derive(Debug)]
 pub(super) struct AdapterConfig {
-    path: PathBuf,
+    companion: Companion,
     rank: usize,
     alpha: f64,
     rank_stabilised: bool,
@@ -81,16 +84,12 @@ impl AdapterConfig {
     /// kind of adapter that is not read.
     pub fn read(directory: &Path) -> Result<AdapterConfig> {
         let path = directory.join(Self::FILE);
-        let metadata = std::fs::metadata(&path).map_err(Error::io("read", &path))?;
-        if !metadata.is_file() || metadata.len() > MAX_BYTES {
-            let reason = format!("it is no regular file of at most {MAX_BYTES} bytes");
-            return Err(malformed(&path, reason));
-        }
-        let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
-        Self::parse(&path, &text)
+        let (text, companion) = Companion::read(&path, MAX_BYTES, FORMAT)?;
+        Self::parse(companion, &text)
     }
 
-    fn parse(path: &Path, text: &[u8]) -> Result<AdapterConfig> {
+    fn parse(companion: Companion, text: &[u8]) -> Result<AdapterConfig> {
+        let path = companion.path();
         let wrong = |reason: String| malformed(path, reason);
         // Lists would be taken for the entries in their order.
         if text.trim_ascii_start().first() != Some(&b'{') {
@@ -117,7 +116,6 @@ impl AdapterConfig {
             }
         }
         Ok(AdapterConfig {
-            path: path.to_path_buf(),
             rank: rank as usize,
             alpha,
             rank_stabilised: raw.use_rslora == Some(true),
@@ -125,12 +123,13 @@ impl AdapterConfig {
             alphas: patterns("alpha_pattern", raw.alpha_pattern)?,
             fan_in_fan_out: raw.fan_in_fan_out == Some(true),
             modules_to_save: raw.modules_to_save.unwrap_or_default(),
+            companion,
         })
     }
 
-    /// Where it was read from.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The file that it was read from.
+    pub fn companion(&self) -> &Companion {
+        &self.companion
     }
 
     /// Checks that looking up the scales of so many modules is a matter of moments.
@@ -144,7 +143,7 @@ impl AdapterConfig {
             return Ok(());
         }
         let reason = format!("its patterns are too many to be matched against {modules} modules");
-        Err(malformed(&self.path, reason))
+        Err(malformed(self.companion.path(), reason))
     }
 
     /// The rank of a module, and the factor of its product: α/r, or α/√r where it is
@@ -160,7 +159,7 @@ impl AdapterConfig {
         if scale.is_finite() {
             return Ok((rank, scale));
         }
-        Err(malformed(&self.path, format!("the alpha of `{}` is {alpha}", printable(module))))
+        Err(malformed(self.companion.path(), format!("the alpha of `{}` is {alpha}", printable(module))))
     }
 
     /// Whether a tensor belongs to a module that the adapter holds in full.
@@ -233,7 +232,7 @@ fn is_rank(value: f64) -> bool {
 }
 
 fn malformed(path: &Path, reason: String) -> Error {
-    Error::Malformed { path: path.to_path_buf(), format: "adapter configuration", reason }
+    Error::Malformed { path: path.to_path_buf(), format: FORMAT, reason }
 }
 
 #[cfg(test)]
@@ -241,7 +240,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<AdapterConfig> {
-        AdapterConfig::parse(Path::new("adapter_config.json"), text.as_bytes())
+        AdapterConfig::parse(Companion::absent(Path::new("adapter_config.json")), text.as_bytes())
     }
 
     #[test]

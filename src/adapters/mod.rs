@@ -23,6 +23,7 @@ use layers::{Form, Layers, layers};
 pub(crate) use merge::Merge;
 
 use crate::error::{Error, Result};
+use crate::source::companion::Companion;
 use crate::source::{Contents, Files, LeftOut, OpenOptions, read_file};
 use crate::tensors::{Content, Dtype, Tensor};
 use crate::text::shape;
@@ -90,9 +91,9 @@ impl Adapter {
         Ok(Adapter { config, weights: weights.to_path_buf(), layers, left_out })
     }
 
-    /// The files that were read beside the weights.
-    pub fn companion(&self) -> PathBuf {
-        self.config.path().to_path_buf()
+    /// The file that was read beside the weights.
+    pub fn companion(&self) -> Companion {
+        self.config.companion().clone()
     }
 
     /// The updates alone, one tensor ΔW = scale·B·A for every adapted weight, under its name.

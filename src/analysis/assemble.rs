@@ -42,7 +42,7 @@ pub(super) fn report(
     let members = members(&units, outcomes, &scheduled);
     let stats = blocks(units.len(), &members);
     let blocks = block_rows(&units, &stats, outcomes, &scheduled);
-    Report {
+    let mut report = Report {
         checkpoint: describe(checkpoint, layout),
         settings: settings.describe(layout.granularity),
         summary: summary(&blocks, members.len()),
@@ -51,7 +51,9 @@ pub(super) fn report(
         matrices: matrix_rows(checkpoint.tensors(), matrices, outcomes, &scheduled, &units),
         skipped: skipped(checkpoint, layout, surveys),
         gate: None,
-    }
+    };
+    report.bound_names();
+    report
 }
 
 /// Every block that some matrix lies in, in natural order.

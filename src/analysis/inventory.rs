@@ -9,7 +9,8 @@ use super::{Layout, Settings, assemble};
 /// Lists the tensors of a checkpoint, the block of each, and what an analysis would do with it.
 ///
 /// # Errors
-/// [`crate::Error::Setting`] where the settings have no meaning.
+/// [`crate::Error::Setting`] where the settings have no meaning, [`crate::Error::Changed`] where a
+/// file is not what it was when it was opened.
 pub fn inventory(checkpoint: &Checkpoint, settings: &Settings) -> Result<Inventory> {
     settings.check()?;
     let layout = Layout::of(checkpoint, settings)?;
@@ -54,9 +55,12 @@ pub fn inventory(checkpoint: &Checkpoint, settings: &Settings) -> Result<Invento
         }
     };
     let left_out = |part: &LeftOut| report::LeftOut { name: part.name.clone(), reason: part.reason.clone() };
-    Ok(Inventory {
+    let mut inventory = Inventory {
         checkpoint: assemble::describe(checkpoint, &layout),
         tensors: checkpoint.tensors().iter().zip(uses).map(row).collect(),
         left_out: checkpoint.left_out().iter().map(left_out).collect(),
-    })
+    };
+    inventory.bound_names();
+    checkpoint.verify_unchanged()?;
+    Ok(inventory)
 }

@@ -59,24 +59,37 @@ pub fn analyze_gated(
     thresholds: &Thresholds,
     progress: &dyn Progress,
 ) -> Result<Report> {
+    let report = measured(checkpoint, settings, thresholds, progress);
+    // Before anything else is said: a file that changed explains any other error.
+    checkpoint.verify_unchanged()?;
+    let mut report = report?;
+    report.gate = thresholds.check(&report)?;
+    Ok(report)
+}
+
+/// The report without its gate.
+fn measured(
+    checkpoint: &Checkpoint,
+    settings: &Settings,
+    thresholds: &Thresholds,
+    progress: &dyn Progress,
+) -> Result<Report> {
     settings.check()?;
     let engine = settings.engine()?;
     let layout = Layout::of(checkpoint, settings)?;
     let run = Run { checkpoint, settings, engine: engine.as_ref(), plan: &layout.plan, progress };
     let (mut outcomes, surveys) = run.everything()?;
-    let mut report = assemble::report(checkpoint, settings, &layout, &outcomes, &surveys);
+    let report = assemble::report(checkpoint, settings, &layout, &outcomes, &surveys);
     let open = thresholds.undecided(&report);
-    if !open.is_empty() {
-        for (position, exact) in open.iter().zip(run.exactly(&open)?) {
-            if let Some(outcome) = outcomes.get_mut(*position) {
-                *outcome = exact;
-            }
-        }
-        report = assemble::report(checkpoint, settings, &layout, &outcomes, &surveys);
+    if open.is_empty() {
+        return Ok(report);
     }
-    checkpoint.verify_unchanged()?;
-    report.gate = thresholds.check(&report)?;
-    Ok(report)
+    for (position, exact) in open.iter().zip(run.exactly(&open)?) {
+        if let Some(outcome) = outcomes.get_mut(*position) {
+            *outcome = exact;
+        }
+    }
+    Ok(assemble::report(checkpoint, settings, &layout, &outcomes, &surveys))
 }
 
 /// The part of an analysis that looks at elements.

@@ -118,8 +118,8 @@ pub struct Input {
     /// Branch, tag or commit of a model in the Hugging Face cache [default: main]
     #[arg(long, value_name = "REVISION", help_heading = "Input")]
     revision: Option<String>,
-    /// Read the weights instead of mapping them into memory (a mapped file that shrinks meanwhile
-    /// stops the program with SIGBUS)
+    /// Read the weights instead of mapping them into memory (for files that another program may
+    /// shorten, or disks that may fail; either way such a file is an error)
     #[arg(long, help_heading = "Input")]
     no_mmap: bool,
     /// Let a torch file name this Python global, as an inert placeholder: nothing is imported or run
@@ -132,10 +132,12 @@ impl Input {
     pub fn open(&self) -> Result<Checkpoint> {
         let options = OpenOptions {
             mmap: !self.no_mmap,
+            #[cfg(unix)]
+            opened: super::sigbus::watch,
             revision: self.revision.clone(),
-            cache: None,
             adapters: self.adapters.clone(),
             ignored_globals: self.ignore_global.clone(),
+            ..OpenOptions::default()
         };
         Ok(Checkpoint::open(&self.path, &options)?)
     }

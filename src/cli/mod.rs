@@ -5,6 +5,8 @@ mod args;
 mod inspect;
 mod output;
 mod progress;
+#[cfg(unix)]
+mod sigbus;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{Exporter, Inventory, Per, Report};
 use crate::error::{Error, Result};
+use crate::text::escaped;
 
 /// For spreadsheets and data frames. Lists become one cell with spaces between, null an empty one.
 pub struct Csv;
@@ -74,7 +75,10 @@ fn cell(value: &Value) -> String {
     }
 }
 
-/// Spreadsheets run a cell that begins like a formula: names come from strangers.
+/// Text for a spreadsheet: escaped (CSV itself can quote a line break, but hides no control
+/// character), and with a quote before what a spreadsheet would run as a formula.
 fn defused(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
+    const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
+    let text = escaped(text);
+    if text.starts_with(FORMULA) { format!("'{text}") } else { text.into_owned() }
 }

@@ -4,6 +4,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::{Exporter, Inventory, Matrix, Per, Report, SCHEMA_VERSION};
 use crate::error::{Error, Result};
+use crate::text::is_harmless;
 
 /// The machine-readable format; its rows are not chosen, everything is in it.
 pub struct Json;
@@ -23,9 +24,25 @@ impl Exporter for Json {
 }
 
 fn pretty(value: &impl Serialize) -> Result<Vec<u8>> {
-    let mut bytes = serde_json::to_vec_pretty(value).map_err(|e| Error::Report(e.to_string()))?;
-    bytes.push(b'\n');
-    Ok(bytes)
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::Report(e.to_string()))?;
+    Ok(ascii_escapes(text).into_bytes())
+}
+
+/// Writes what JSON allows in a string, but a terminal or a page must not get, as `\uXXXX`: readers
+/// find the same text, nobody else is told anything. (Outside of strings JSON has none of these.)
+fn ascii_escapes(text: String) -> String {
+    let mut safe = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        let as_it_is = c == '\n' || is_harmless(c) && !matches!(c, '<' | '>' | '&');
+        if as_it_is {
+            safe.push(c);
+        } else {
+            let mut units = [0; 2];
+            safe.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    safe.push('\n');
+    safe
 }
 
 #[derive(serde::Serialize)]

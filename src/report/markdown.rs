@@ -57,7 +57,8 @@ fn draw(grid: &Grid) -> String {
     text
 }
 
-/// A backslash before everything that Markdown or the HTML inside it could take for markup.
+/// A backslash before everything that Markdown or the HTML inside it could take for markup, and no
+/// bare address or `@name`, which GitHub would link or notify.
 fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -65,12 +66,14 @@ fn escape(text: &str) -> String {
             '<' => safe.push_str("&lt;"),
             '>' => safe.push_str("&gt;"),
             '&' => safe.push_str("&amp;"),
-            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '#' | '!' | '~' => {
+            // An invisible space, as a reference: it takes the name apart from its sign.
+            '@' => safe.push_str("@&#8203;"),
+            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '#' | '!' | '~' | '$' => {
                 safe.push('\\');
                 safe.push(c);
             }
             _ => safe.push(c),
         }
     }
-    safe
+    safe.replace("://", "&#58;//").replace("www.", "www&#46;")
 }

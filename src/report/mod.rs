@@ -7,6 +7,7 @@
 mod csv;
 mod json;
 mod markdown;
+mod names;
 mod rows;
 mod schema;
 mod table;

@@ -10,7 +10,7 @@ pub fn schema(metrics: &[(&str, &str)]) -> Value {
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Report of evenkeel analyze",
-        "description": "Fields may be added within a schema version; none is renamed or removed. A number that does not exist is null, and a status says why.",
+        "description": "Fields may be added within a schema version; none is renamed or removed. A number that does not exist is null, and a status says why. Names are exact up to 4096 bytes; longer ones are cut, with their length and a checksum in the middle.",
         "type": "object",
         "required": ["schema_version", "tool", "checkpoint", "settings", "summary", "stacks", "blocks", "matrices", "skipped", "gate"],
         "properties": {

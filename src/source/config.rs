@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::companion::Companion;
 use crate::error::{Error, Result};
 use crate::text::printable;
 
@@ -20,32 +21,24 @@ impl ModelConfig {
     /// The file's name in a checkpoint directory.
     pub const FILE: &str = "config.json";
 
-    /// Reads `config.json` in a directory; `None` where there is none.
+    /// Reads `config.json` in a directory, and says which file that was; `None` where there is none.
     ///
     /// # Errors
     /// [`Error::Io`] where it cannot be read, [`Error::Malformed`] where it is no JSON object.
-    pub fn read(directory: &Path) -> Result<Option<ModelConfig>> {
+    pub(super) fn read(directory: &Path) -> Result<(Option<ModelConfig>, Companion)> {
         let path = directory.join(Self::FILE);
-        let malformed =
-            |reason: String| Error::Malformed { path: path.clone(), format: "config.json", reason };
-        let metadata = match std::fs::metadata(&path) {
-            Ok(metadata) => metadata,
-            // A link into nowhere is what an interrupted download leaves: the counts in it are missed.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && path.symlink_metadata().is_err() => {
-                return Ok(None);
-            }
-            Err(e) => return Err(Error::io("read", &path)(e)),
-        };
-        if !metadata.is_file() || metadata.len() > MAX_BYTES {
-            return Err(malformed(format!("it is no regular file of at most {MAX_BYTES} bytes")));
+        let malformed = |reason: String| Error::Malformed { path: path.clone(), format: Self::FILE, reason };
+        // A link into nowhere is what an interrupted download leaves: the counts in it are missed.
+        if path.symlink_metadata().is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+            return Ok((None, Companion::absent(&path)));
         }
-        let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let (text, companion) = Companion::read(&path, MAX_BYTES, Self::FILE)?;
         let value: Value = serde_json::from_slice(&text)
             .map_err(|e| malformed(format!("it is no JSON: {}", printable(&e.to_string()))))?;
         if !value.is_object() {
             return Err(malformed("it is no JSON object".to_owned()));
         }
-        Ok(Some(ModelConfig { value }))
+        Ok((Some(ModelConfig { value }), companion))
     }
 
     /// A configuration from a JSON value, for tests and for formats that carry one inside.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
-use super::Storage;
+use super::{OpenOptions, Storage};
 use crate::error::{Error, Result};
 use crate::tensors::Bytes;
 
@@ -13,12 +13,13 @@ use crate::tensors::Bytes;
 pub struct Files {
     storages: Vec<Storage>,
     mmap: bool,
+    opened: fn(&Storage),
 }
 
 impl Files {
-    /// None yet; `mmap` says whether they will be mapped.
-    pub(super) fn new(mmap: bool) -> Files {
-        Files { storages: Vec::new(), mmap }
+    /// None yet; the options say how they will be opened.
+    pub(super) fn new(options: &OpenOptions) -> Files {
+        Files { storages: Vec::new(), mmap: options.mmap, opened: options.opened }
     }
 
     /// Opens one more file and returns its number.
@@ -26,7 +27,9 @@ impl Files {
     /// # Errors
     /// Those of [`Storage::open`].
     pub fn open(&mut self, path: &Path) -> Result<usize> {
-        self.storages.push(Storage::open(path, self.mmap)?);
+        let storage = Storage::open(path, self.mmap)?;
+        (self.opened)(&storage);
+        self.storages.push(storage);
         Ok(self.storages.len() - 1)
     }
 

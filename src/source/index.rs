@@ -5,10 +5,13 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::companion::Companion;
 use super::json::Entries;
 use crate::error::{Error, Result};
 use crate::text::printable;
 
+/// What messages call the format.
+const FORMAT: &str = "checkpoint index";
 /// The longest index that is read, in bytes.
 const MAX_BYTES: u64 = 100_000_000;
 
@@ -16,6 +19,7 @@ const MAX_BYTES: u64 = 100_000_000;
 #[derive(Debug)]
 pub(super) struct Index {
     weight_map: Vec<(String, String)>,
+    companion: Companion,
 }
 
 #[derive(Deserialize)]
@@ -26,16 +30,9 @@ struct File {
 impl Index {
     /// Reads an index, and refuses shard names that are anything but a file in the same directory.
     pub fn read(path: &Path) -> Result<Index> {
-        let malformed = |reason: String| Error::Malformed {
-            path: path.to_path_buf(),
-            format: "checkpoint index",
-            reason,
-        };
-        let metadata = std::fs::metadata(path).map_err(Error::io("read", path))?;
-        if !metadata.is_file() || metadata.len() > MAX_BYTES {
-            return Err(malformed(format!("it is no regular file of at most {MAX_BYTES} bytes")));
-        }
-        let text = std::fs::read(path).map_err(Error::io("read", path))?;
+        let malformed =
+            |reason: String| Error::Malformed { path: path.to_path_buf(), format: FORMAT, reason };
+        let (text, companion) = Companion::read(path, MAX_BYTES, FORMAT)?;
         let file: File =
             serde_json::from_slice(&text).map_err(|e| malformed(printable(&e.to_string()).into_owned()))?;
         let Entries(weight_map) = file.weight_map;
@@ -51,7 +48,12 @@ impl Index {
                 )));
             }
         }
-        Ok(Index { weight_map })
+        Ok(Index { weight_map, companion })
+    }
+
+    /// The file that it was read from.
+    pub fn companion(&self) -> &Companion {
+        &self.companion
     }
 
     /// The shards' file names, each once, in order.

@@ -4,6 +4,7 @@
 //! file is opened once ([`Storage`]) and handed to the reader of its [`Format`]. A new format is
 //! one file with an implementation of that trait and one line in [`FORMATS`].
 
+pub(crate) mod companion;
 mod config;
 mod files;
 mod gguf;
@@ -24,6 +25,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use companion::Companion;
 use locate::Located;
 
 pub use config::ModelConfig;
@@ -101,8 +103,12 @@ pub struct LeftOut {
 /// How to open a checkpoint.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
-    /// Map the files into memory; otherwise each matrix is read when it is needed.
+    /// Map the files into memory; otherwise each matrix is read when it is needed. A mapped file that
+    /// another program shortens raises SIGBUS where its missing bytes are read: see `opened`.
     pub mmap: bool,
+    /// Called with every file when it is open and nothing of it is read yet. A program that handles
+    /// SIGBUS learns here what [`Storage::mapped`] is; the library itself handles no signals.
+    pub opened: fn(&Storage),
     /// The branch, tag or commit of a model in the Hugging Face cache.
     pub revision: Option<String>,
     /// The cache to look in; `None` takes `$HF_HUB_CACHE`, `$HF_HOME` or the home directory.
@@ -119,6 +125,7 @@ impl Default for OpenOptions {
     fn default() -> Self {
         OpenOptions {
             mmap: true,
+            opened: |_| {},
             revision: None,
             cache: None,
             adapters: Vec::new(),
@@ -136,7 +143,7 @@ pub struct Checkpoint {
     config: Option<ModelConfig>,
     files: Files,
     /// Files beside the weights that were read: the index, `config.json`.
-    companions: Vec<PathBuf>,
+    companions: Vec<Companion>,
     tensors: Vec<Tensor>,
     left_out: Vec<LeftOut>,
     adapters: Vec<String>,
@@ -154,7 +161,7 @@ impl Checkpoint {
         if located.is_adapter {
             return Checkpoint::adapter_alone(path, &located, options);
         }
-        let mut files = Files::new(options.mmap);
+        let mut files = Files::new(options);
         let mut found = Contents::default();
         let mut format = None;
         for path in &located.files {
@@ -180,13 +187,14 @@ impl Checkpoint {
                 reason: "it holds no tensors.".to_owned(),
             });
         }
-        let index = located.index.into_iter().map(|(path, _)| path);
-        let config_path = located.directory.as_ref().map(|directory| directory.join(ModelConfig::FILE));
-        let mut companions: Vec<PathBuf> = index.chain(config_path).collect();
-        let beside = match &located.directory {
-            Some(directory) => ModelConfig::read(directory)?,
-            None => None,
-        };
+        let mut companions: Vec<Companion> =
+            located.index.iter().map(|(_, index)| index.companion().clone()).collect();
+        let mut beside = None;
+        if let Some(directory) = &located.directory {
+            let (config, companion) = ModelConfig::read(directory)?;
+            beside = config;
+            companions.push(companion);
+        }
         let config = match config {
             // A file that says what it holds knows it better than what happens to lie beside it.
             Some(own) if own.model_type().is_some() => Some(own),
@@ -225,7 +233,7 @@ impl Checkpoint {
                 crate::error::shown(path)
             )));
         }
-        let mut files = Files::new(options.mmap);
+        let mut files = Files::new(options);
         let weights = located.files.first().map_or(path, PathBuf::as_path);
         let adapter = Adapter::read(weights, &mut files, options)?;
         let companions = vec![adapter.companion()];
@@ -272,7 +280,7 @@ impl Checkpoint {
 
     /// Every path that it was read from, the weights first.
     pub fn inputs(&self) -> impl Iterator<Item = &Path> {
-        self.files().iter().map(Storage::path).chain(self.companions.iter().map(PathBuf::as_path))
+        self.files().iter().map(Storage::path).chain(self.companions.iter().map(Companion::path))
     }
 
     /// Its tensors, in the natural order of their names.
@@ -317,12 +325,14 @@ impl Checkpoint {
         tensor.will_need(&self.files, elements);
     }
 
-    /// Checks that no file changed since it was opened.
+    /// Checks that no file changed since it was opened: neither those of the tensors, nor those that
+    /// were read, or looked for, beside them.
     ///
     /// # Errors
     /// [`Error::Changed`] with the first file that did.
     pub fn verify_unchanged(&self) -> Result<()> {
-        self.files().iter().try_for_each(Storage::verify_unchanged)
+        self.files().iter().try_for_each(Storage::verify_unchanged)?;
+        self.companions.iter().try_for_each(Companion::verify_unchanged)
     }
 }
 
@@ -333,8 +343,16 @@ pub(crate) fn read_file(
     options: &OpenOptions,
 ) -> Result<(&'static str, Contents)> {
     let file = files.open(path)?;
-    let reader = recognise(files.get(file)?)?;
-    Ok((reader.name(), reader.contents(files, file, options)?))
+    let read = |files: &mut Files| {
+        let reader = recognise(files.get(file)?)?;
+        Ok((reader.name(), reader.contents(files, file, options)?))
+    };
+    let found = read(files);
+    if found.is_err() {
+        // A file that is just being written breaks rules; that it is being written is what to say.
+        files.all().iter().try_for_each(Storage::verify_unchanged)?;
+    }
+    found
 }
 
 /// The reader for a file, or an error that says what the file seems to be.

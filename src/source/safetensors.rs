@@ -113,7 +113,8 @@ fn read_header(file: &Storage) -> Checked<Vec<Placed>> {
     if length > MAX_HEADER {
         return rule(format!("its header of {length} bytes is longer than {MAX_HEADER}"));
     }
-    let header = file.read(PREFIX..PREFIX + length)?;
+    // A copy: text in a map could stop being UTF-8 after it was checked.
+    let header = file.read(PREFIX..PREFIX + length)?.into_owned();
     let text = match std::str::from_utf8(&header) {
         Ok(text) => text,
         Err(e) => return rule(format!("its header is not UTF-8 at byte {}", e.valid_up_to())),

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::fs::{File, Metadata};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
+use super::companion::Stamp;
 use crate::error::{Error, Result};
 
 /// One open file of a checkpoint. It is opened read-only and never written.
@@ -14,7 +14,8 @@ pub struct Storage {
     path: PathBuf,
     name: String,
     bytes: u64,
-    modified: Option<SystemTime>,
+    stamp: Stamp,
+    identity: Option<(u64, u64)>,
     backing: Backing,
 }
 
@@ -50,8 +51,9 @@ impl Storage {
         }
         let backing = if mmap {
             // SAFETY: a mapped file must not be shortened or written by others while it is mapped.
-            // No system can guarantee that: a file that shrinks raises SIGBUS, which stops the
-            // process without undefined behaviour in it (documented; `--no-mmap` reads instead).
+            // No system can guarantee that. A file that shrinks raises SIGBUS where its missing bytes
+            // are read, which stops the process before the read gives anything (the command line
+            // handles it, and names the file: src/cli/sigbus.rs; `--no-mmap` reads instead).
             // Changed bytes can only change numbers: every range is checked against the length
             // taken here, nothing read through the map is used as an index or a length twice, and
             // `verify_unchanged` reports the change.
@@ -65,7 +67,8 @@ impl Storage {
             path: path.to_path_buf(),
             name: name.to_string_lossy().into_owned(),
             bytes: metadata.len(),
-            modified: modified(&metadata),
+            stamp: Stamp::of(&metadata),
+            identity: identity(&metadata),
             backing,
         })
     }
@@ -137,23 +140,44 @@ impl Storage {
         }
     }
 
-    /// Checks that size and modification time are still what they were when the file was opened.
+    /// The addresses that the file is mapped to, until this is dropped; `None` where it is read.
+    pub fn mapped(&self) -> Option<Range<usize>> {
+        match &self.backing {
+            Backing::Mapped(map) => {
+                let addresses = map.as_ptr_range();
+                Some(addresses.start.addr()..addresses.end.addr())
+            }
+            Backing::Read(_) => None,
+        }
+    }
+
+    /// Checks that the path still leads to the same file (so far as the system tells files apart), of
+    /// the size and modification time that it had when it was opened. A file that another one was moved
+    /// over could be read to its end, but is no longer what the path names, so that a verdict about the
+    /// path would be wrong.
     ///
     /// # Errors
-    /// [`Error::Changed`] where they are not.
+    /// [`Error::Changed`] where it is not, or leads nowhere.
     pub fn verify_unchanged(&self) -> Result<()> {
-        let now = std::fs::metadata(&self.path).map_err(Error::io("read", &self.path))?;
-        if now.len() == self.bytes && modified(&now) == self.modified {
-            Ok(())
-        } else {
-            Err(Error::Changed { path: self.path.clone() })
+        let same = |now: &Metadata| Stamp::of(now) == self.stamp && identity(now) == self.identity;
+        match std::fs::metadata(&self.path) {
+            Ok(now) if same(&now) => Ok(()),
+            _ => Err(Error::Changed { path: self.path.clone() }),
         }
     }
 }
 
-/// Not every file system keeps the time; where it does not, only the size is compared.
-fn modified(metadata: &Metadata) -> Option<SystemTime> {
-    metadata.modified().ok()
+/// Device and inode. A file keeps them as long as it is open, which it is here.
+#[cfg(unix)]
+fn identity(metadata: &Metadata) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// Elsewhere the standard library does not say.
+#[cfg(not(unix))]
+fn identity(_: &Metadata) -> Option<(u64, u64)> {
+    None
 }
 
 #[cfg(unix)]
@@ -179,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_grows_is_noticed() {
+    fn a_file_that_changes_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         std::fs::write(&path, b"12345678").unwrap();
@@ -188,6 +212,17 @@ mod tests {
             assert_eq!(&*storage.read(2..5).unwrap(), b"345");
             assert!(matches!(storage.read(5..9), Err(Error::Changed { .. })));
             storage.verify_unchanged().unwrap();
+        }
+        // Moved over: the same bytes and time, another file.
+        #[cfg(unix)]
+        for mmap in [true, false] {
+            let storage = Storage::open(&path, mmap).unwrap();
+            let (other, time) = (dir.path().join("g"), std::fs::metadata(&path).unwrap().modified().unwrap());
+            std::fs::write(&other, b"12345678").unwrap();
+            File::options().write(true).open(&other).unwrap().set_modified(time).unwrap();
+            std::fs::rename(&other, &path).unwrap();
+            assert_eq!(&*storage.read(2..5).unwrap(), b"345");
+            assert!(matches!(storage.verify_unchanged(), Err(Error::Changed { .. })));
         }
         let storage = Storage::open(&path, false).unwrap();
         std::fs::write(&path, b"1234").unwrap();
