@@ -6,10 +6,6 @@
 mod common;
 #[path = "common/formats.rs"]
 mod formats;
-#[path = "hostile/onnx.rs"]
-mod hostile;
-#[path = "common/protobuf.rs"]
-mod protobuf;
 
 use common::{fixture, minilm};
 use evenkeel::tensors::decode;

@@ -1,8 +1,8 @@
 //! `cargo xtask fuzz`: runs the targets of `fuzz/` for a while each, with the stable toolchain alone.
 //!
 //! The package has the layout of cargo-fuzz, and `cargo +nightly fuzz run TARGET` runs it with the
-//! address sanitizer, too. Stable has no sanitizers, but it has the coverage that libFuzzer is led by:
-//! a pass of LLVM's, which rustc is asked for below. There is no unsafe code for a sanitizer to find.
+//! address sanitizer, too. Stable has no sanitizers, but it has the coverage that libFuzzer is led by
+//! (`fuzz/rustc.sh`), and there is no unsafe code of our own for a sanitizer to look into.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,12 +11,6 @@ use crate::{Result, cargo, root, run};
 
 /// Seconds for each target where none are given.
 const SECONDS: u32 = 10;
-
-/// What libFuzzer needs to see where an input leads.
-const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module \
-    -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
-    -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares \
-    -Ccodegen-units=16";
 
 /// Every input is handled within 5 seconds and half a gigabyte, libFuzzer's own memory included.
 const LIMITS: &[&str] = &["-timeout=5", "-rss_limit_mb=512", "-max_len=65536"];
@@ -76,18 +70,15 @@ fn targets() -> Result<Vec<String>> {
 }
 
 /// Builds every target, and gives the directory of the programs.
+///
+/// In the profile of the tests: with its checks of arithmetic, and with the dependencies that are
+/// built for them anyway. Only the workspace's own crates are instrumented, by a wrapper of rustc.
 fn build() -> Result<PathBuf> {
-    // With a target named, the flags do not reach build scripts and procedural macros.
-    let version = Command::new("rustc").arg("-vV").output().map_err(|e| format!("cannot run rustc: {e}"))?;
-    let version = String::from_utf8_lossy(&version.stdout).into_owned();
-    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).ok_or("rustc names no host")?;
-    let directory = root().join("target/fuzz");
     run(cargo()
-        .args(["build", "--locked", "--release", "--bins", "--manifest-path", "fuzz/Cargo.toml"])
-        .args(["--target", host, "--target-dir"])
-        .arg(&directory)
-        .env("RUSTFLAGS", COVERAGE))?;
-    Ok(directory.join(host).join("release"))
+        .args(["build", "--package", "evenkeel-fuzz", "--bins"])
+        .env("CARGO_TARGET_DIR", root().join("target"))
+        .env("RUSTC_WORKSPACE_WRAPPER", root().join("fuzz/rustc.sh")))?;
+    Ok(root().join("target/debug"))
 }
 
 /// Runs some targets at the same time, and reports each.
