@@ -1,8 +1,8 @@
 //! What a checkpoint holds, without reading a single weight.
 
 use crate::error::Result;
-use crate::report::{Inventory, InventoryRow};
-use crate::source::Checkpoint;
+use crate::report::{self, Inventory, InventoryRow};
+use crate::source::{Checkpoint, LeftOut};
 
 use super::{Layout, Settings, assemble};
 
@@ -53,8 +53,10 @@ pub fn inventory(checkpoint: &Checkpoint, settings: &Settings) -> Result<Invento
             analysed,
         }
     };
+    let left_out = |part: &LeftOut| report::LeftOut { name: part.name.clone(), reason: part.reason.clone() };
     Ok(Inventory {
         checkpoint: assemble::describe(checkpoint, &layout),
         tensors: checkpoint.tensors().iter().zip(uses).map(row).collect(),
+        left_out: checkpoint.left_out().iter().map(left_out).collect(),
     })
 }

@@ -108,7 +108,7 @@ pub struct InspectOptions {
 
 #[derive(Debug, Args)]
 pub struct Input {
-    /// A .safetensors file, a checkpoint directory, or org/model in the local Hugging Face cache
+    /// A checkpoint file or directory, or org/model in the local Hugging Face cache
     #[arg(value_name = "PATH")]
     path: PathBuf,
     /// The directory of a PEFT LoRA adapter (or its name in the cache), to be added to the weights:
@@ -122,6 +122,10 @@ pub struct Input {
     /// stops the program with SIGBUS)
     #[arg(long, help_heading = "Input")]
     no_mmap: bool,
+    /// Let a torch file name this Python global, as an inert placeholder: nothing is imported or run
+    /// (may be given several times)
+    #[arg(long, value_name = "NAME", help_heading = "Input")]
+    ignore_global: Vec<String>,
 }
 
 impl Input {
@@ -131,6 +135,7 @@ impl Input {
             revision: self.revision.clone(),
             cache: None,
             adapters: self.adapters.clone(),
+            ignored_globals: self.ignore_global.clone(),
         };
         Ok(Checkpoint::open(&self.path, &options)?)
     }

@@ -45,6 +45,7 @@ impl Serialize for Versioned<'_> {
         map.serialize_entry("tool", &TOOL)?;
         map.serialize_entry("checkpoint", &self.0.checkpoint)?;
         map.serialize_entry("tensors", &self.0.tensors)?;
+        map.serialize_entry("left_out", &self.0.left_out)?;
         map.end()
     }
 }

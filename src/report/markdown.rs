@@ -38,7 +38,11 @@ impl Exporter for Markdown {
 
     fn inventory(&self, inventory: &Inventory) -> Result<Vec<u8>> {
         let headline = escape(&rows::headline(&inventory.checkpoint));
-        Ok(format!("### {headline}\n\n{}", draw(&rows::inventory_grid(inventory))).into_bytes())
+        let mut text = format!("### {headline}\n\n{}", draw(&rows::inventory_grid(inventory)));
+        for line in rows::left_out(inventory) {
+            text.push_str(&format!("\n{}\n", escape(&line)));
+        }
+        Ok(text.into_bytes())
     }
 }
 

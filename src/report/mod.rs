@@ -272,6 +272,16 @@ pub struct Finding {
 pub struct Inventory {
     pub checkpoint: Checkpoint,
     pub tensors: Vec<InventoryRow>,
+    /// What the files hold beside the tensors of the model.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A part of a file that is no weight of the model.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)]
+pub struct LeftOut {
+    pub name: String,
+    pub reason: String,
 }
 
 /// One tensor.

@@ -1,7 +1,7 @@
 //! The columns that tables for people share, whatever they are drawn with.
 
 use super::{
-    Block, Checkpoint, Finding, Gate, Inventory, InventoryRow, Matrix, Per, Precision, Report, Stack,
+    Block, Checkpoint, Finding, Gate, Inventory, InventoryRow, LeftOut, Matrix, Per, Precision, Report, Stack,
 };
 use crate::text::{bytes, count, printable, shape};
 
@@ -116,6 +116,12 @@ pub(super) fn inventory_grid(inventory: &Inventory) -> Grid {
         rows: inventory.tensors.iter().map(row).collect(),
         text_columns: 5,
     }
+}
+
+/// What an inventory says below its rows: a line on each part that is no weight of the model.
+pub(super) fn left_out(inventory: &Inventory) -> Vec<String> {
+    let line = |part: &LeftOut| format!("left out: {}: {}", printable(&part.name), printable(&part.reason));
+    inventory.left_out.iter().map(line).collect()
 }
 
 /// One line on what was read: `model.safetensors: safetensors, bert, 22.7 M parameters, …`.

@@ -61,7 +61,12 @@ impl Exporter for Table {
 
     fn inventory(&self, inventory: &Inventory) -> Result<Vec<u8>> {
         let headline = styled(BOLD, &rows::headline(&inventory.checkpoint));
-        Ok(format!("{headline}\n\n{}", draw(&rows::inventory_grid(inventory))).into_bytes())
+        let mut text = format!("{headline}\n\n{}", draw(&rows::inventory_grid(inventory)));
+        for (position, line) in rows::left_out(inventory).iter().enumerate() {
+            let gap = if position == 0 { "\n" } else { "" };
+            text.push_str(&format!("{gap}{}\n", styled(DIM, line)));
+        }
+        Ok(text.into_bytes())
     }
 }
 

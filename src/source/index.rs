@@ -1,4 +1,4 @@
-//! Sharded checkpoints: `*.safetensors.index.json` maps every tensor to the file that holds it.
+//! Sharded checkpoints: `*.index.json` maps every tensor to the file that holds it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -28,7 +28,7 @@ impl Index {
     pub fn read(path: &Path) -> Result<Index> {
         let malformed = |reason: String| Error::Malformed {
             path: path.to_path_buf(),
-            format: "safetensors index",
+            format: "checkpoint index",
             reason,
         };
         let metadata = std::fs::metadata(path).map_err(Error::io("read", path))?;
@@ -61,12 +61,18 @@ impl Index {
     }
 
     /// Checks that index and shards agree in both directions. `found` holds every tensor of every
-    /// shard, as (tensor, shard).
-    pub fn check(&self, path: &Path, found: &BTreeSet<(&str, &str)>) -> Result<()> {
+    /// shard, as (tensor, shard); `left_out` are names that shards hold and that are not read.
+    pub fn check(
+        &self,
+        path: &Path,
+        found: &BTreeSet<(&str, &str)>,
+        left_out: &BTreeSet<&str>,
+    ) -> Result<()> {
         let disagree = |reason: String| Error::Index { path: path.to_path_buf(), reason };
         let listed: BTreeSet<(&str, &str)> =
             self.weight_map.iter().map(|(tensor, shard)| (tensor.as_str(), shard.as_str())).collect();
-        if let Some((tensor, shard)) = listed.difference(found).next() {
+        let mut missing = listed.difference(found).filter(|(tensor, _)| !left_out.contains(tensor));
+        if let Some((tensor, shard)) = missing.next() {
             return Err(disagree(format!(
                 "it puts the tensor `{}` into `{}`, which does not hold it",
                 printable(tensor),

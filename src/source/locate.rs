@@ -128,7 +128,8 @@ fn of_format(directory: &Path, names: &[String], format: &dyn Format) -> Result<
     let indexes: Vec<&String> = names.iter().filter(|n| ends(n, INDEX_SUFFIX)).collect();
     // Of a numbered set the first part stands for all; the others only where it is missing.
     let later = |name: &&String| format.first_part(name).is_some_and(|first| has(&first));
-    let weights: Vec<&String> = names.iter().filter(|n| ends(n, "") && !later(n)).collect();
+    let is_weights = |name: &&String| ends(name, "") && !later(name) && !format.is_companion(name);
+    let weights: Vec<&String> = names.iter().filter(is_weights).collect();
     match (indexes.as_slice(), weights.as_slice()) {
         ([index], _) => sharded(directory, directory.join(index)).map(Some),
         ([], [only]) => Ok(Some(single(directory, only))),
@@ -154,7 +155,10 @@ fn has_usual_name(names: &[String]) -> bool {
 
 /// Whether a file's name is that of some format.
 fn is_readable(name: &str) -> bool {
-    FORMATS.iter().flat_map(|format| format.suffixes()).any(|suffix| name.ends_with(suffix))
+    let of = |format: &&dyn Format| {
+        !format.is_companion(name) && format.suffixes().iter().any(|suffix| name.ends_with(suffix))
+    };
+    FORMATS.iter().any(of)
 }
 
 fn single(directory: &Path, name: &str) -> Located {
@@ -227,24 +231,9 @@ fn several_models(directory: &Path) -> Error {
 }
 
 fn nothing_readable(directory: &Path, names: &[String]) -> Error {
-    const FOREIGN: [(&str, &str); 4] = [
-        (".bin", "a torch pickle"),
-        (".pt", "a torch pickle"),
-        (".pth", "a torch pickle"),
-        (".ckpt", "a torch pickle"),
-    ];
-    let foreign = names.iter().find_map(|name| {
-        let (_, what) = FOREIGN.iter().find(|(suffix, _)| name.ends_with(suffix))?;
-        Some((name, what))
-    });
-    let reason = match foreign {
-        Some((name, what)) => format!(
-            "it holds no checkpoint that this version reads ({}); `{}` is {what} (save the model as safetensors).",
-            format_names(),
-            printable(name)
-        ),
-        None if names.is_empty() => "the directory is empty.".to_owned(),
-        None => format!("it holds no checkpoint that this version reads ({}).", format_names()),
+    let reason = match names {
+        [] => "the directory is empty.".to_owned(),
+        _ => format!("it holds no checkpoint that this version reads ({}).", format_names()),
     };
     Error::NoCheckpoint { path: directory.to_path_buf(), reason }
 }

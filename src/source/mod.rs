@@ -13,8 +13,10 @@ pub(crate) mod json;
 mod locate;
 mod numpy;
 mod onnx;
+mod problem;
 mod safetensors;
 mod storage;
+mod torch;
 mod zip;
 
 use std::borrow::Cow;
@@ -31,6 +33,7 @@ pub use numpy::{Npy, Npz};
 pub use onnx::Onnx;
 pub use safetensors::Safetensors;
 pub use storage::Storage;
+pub use torch::Torch;
 
 use crate::adapters::{self, Adapter, Merge};
 use crate::error::{Error, Result};
@@ -39,7 +42,7 @@ use crate::tensors::{Factors, Tensor};
 use crate::text::{natural_cmp, printable};
 
 /// Every format that can be read, in the order in which they are tried.
-pub static FORMATS: &[&dyn Format] = &[&Safetensors, &Gguf, &Onnx, &Npz, &Npy];
+pub static FORMATS: &[&dyn Format] = &[&Safetensors, &Torch, &Gguf, &Onnx, &Npz, &Npy];
 
 /// A reader of one file format.
 pub trait Format: Sync {
@@ -56,6 +59,12 @@ pub trait Format: Sync {
     /// format numbers them and finds the others from the first.
     fn first_part(&self, _name: &str) -> Option<String> {
         None
+    }
+
+    /// Whether a file whose name ends like one of this format never holds the weights: a directory is
+    /// searched without it.
+    fn is_companion(&self, _name: &str) -> bool {
+        false
     }
 
     /// Whether a file is of this format, by its first bytes (up to 512) before its name.
@@ -101,11 +110,20 @@ pub struct OpenOptions {
     /// LoRA adapters to be added to the weights, one after another: their directories, or their names
     /// in the cache.
     pub adapters: Vec<PathBuf>,
+    /// Globals that a torch file may name beyond the known ones, as `module.name`: each becomes an
+    /// inert placeholder.
+    pub ignored_globals: Vec<String>,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        OpenOptions { mmap: true, revision: None, cache: None, adapters: Vec::new() }
+        OpenOptions {
+            mmap: true,
+            revision: None,
+            cache: None,
+            adapters: Vec::new(),
+            ignored_globals: Vec::new(),
+        }
     }
 }
 
@@ -148,9 +166,12 @@ impl Checkpoint {
         }
         let Contents { tensors, config, mut left_out } = found;
         if let Some((path, index)) = &located.index {
-            let found: BTreeSet<(&str, &str)> =
-                tensors.iter().map(|t| (t.name.as_str(), files.name(t.file()))).collect();
-            index.check(path, &found)?;
+            let left_out: BTreeSet<&str> = left_out.iter().map(|part| part.name.as_str()).collect();
+            let mut found: BTreeSet<(&str, &str)> = BTreeSet::new();
+            for tensor in &tensors {
+                found.extend(names(tensor).map(|name| (name, files.name(tensor.file()))));
+            }
+            index.check(path, &found, &left_out)?;
         }
         refuse_duplicates(&tensors, &files)?;
         if let (true, Some(file)) = (tensors.is_empty(), files.all().first()) {
@@ -338,10 +359,8 @@ fn format_names() -> String {
 /// What a file of another format is, by its first bytes, so that a message can name it.
 fn foreign(head: &[u8]) -> Option<&'static str> {
     let what = match head {
-        [b'P', b'K', 3, 4, ..] => "this is a zip archive (a torch or NumPy file?)",
-        [0x80, 2..=5, ..] => {
-            "this is a Python pickle (an older torch file?), and nothing in a pickle is ever run"
-        }
+        [b'P', b'K', 3, 4, ..] => "this is a zip archive, but not one of torch's",
+        [0x80, 2..=5, ..] => "this is a Python pickle",
         [b'G', b'G', b'U', b'F', ..] => "this is a GGUF file",
         [b'l' | b't' | b'f', b'm' | b'j', b'g', b'g', ..] => {
             "this is a ggml file from before GGUF (convert the model again)"
@@ -356,17 +375,22 @@ fn foreign(head: &[u8]) -> Option<&'static str> {
     Some(what)
 }
 
+/// Every name of a tensor.
+fn names(tensor: &Tensor) -> impl Iterator<Item = &str> {
+    std::iter::once(&tensor.name).chain(&tensor.aliases).map(String::as_str)
+}
+
 /// The same name in two shards would make every later stage ambiguous.
 fn refuse_duplicates(tensors: &[Tensor], files: &Files) -> Result<()> {
     let mut seen: HashMap<&str, usize> = HashMap::with_capacity(tensors.len());
-    for tensor in tensors {
-        if let Some(first) = seen.insert(&tensor.name, tensor.file()) {
+    for (tensor, name) in tensors.iter().flat_map(|t| names(t).map(move |name| (t, name))) {
+        if let Some(first) = seen.insert(name, tensor.file()) {
             return Err(Error::Malformed {
                 path: files.get(tensor.file())?.path().to_path_buf(),
                 format: "checkpoint",
                 reason: format!(
                     "the tensor `{}` is in `{}` and in `{}`",
-                    printable(&tensor.name),
+                    printable(name),
                     printable(files.name(first)),
                     printable(files.name(tensor.file()))
                 ),

@@ -12,8 +12,9 @@ use serde::Deserialize;
 use serde::de::MapAccess;
 
 use super::json::{Entries, Keyed};
+use super::problem::{Checked, rule};
 use super::{Contents, Files, Format, OpenOptions, Storage};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::tensors::{Content, Dtype, Tensor};
 use crate::text::printable;
 
@@ -49,12 +50,7 @@ impl Format for Safetensors {
 
     fn contents(&self, files: &mut Files, file: usize, _: &OpenOptions) -> Result<Contents> {
         let storage = files.get(file)?;
-        let entries = read_header(storage).map_err(|problem| match problem {
-            Problem::Read(error) => error,
-            Problem::Rule(reason) => {
-                Error::Malformed { path: storage.path().to_path_buf(), format: "safetensors", reason }
-            }
-        })?;
+        let entries = read_header(storage).map_err(|problem| problem.of(storage.path(), "safetensors"))?;
         let tensor = |entry: Placed| Tensor {
             name: entry.name,
             dtype: entry.dtype,
@@ -102,22 +98,7 @@ impl<'de> Keyed<'de> for Item {
     }
 }
 
-enum Problem {
-    Read(Error),
-    Rule(String),
-}
-
-impl From<Error> for Problem {
-    fn from(error: Error) -> Problem {
-        Problem::Read(error)
-    }
-}
-
-fn rule<T>(reason: impl Into<String>) -> std::result::Result<T, Problem> {
-    Err(Problem::Rule(reason.into()))
-}
-
-fn read_header(file: &Storage) -> std::result::Result<Vec<Placed>, Problem> {
+fn read_header(file: &Storage) -> Checked<Vec<Placed>> {
     if file.len() < PREFIX {
         return rule(format!("the file is {} bytes long, too short for a header", file.len()));
     }
@@ -147,11 +128,7 @@ fn read_header(file: &Storage) -> std::result::Result<Vec<Placed>, Problem> {
 }
 
 /// Checks every tensor against the file's length and against its neighbours.
-fn check_entries(
-    entries: Vec<(String, Item)>,
-    data_start: u64,
-    file_len: u64,
-) -> std::result::Result<Vec<Placed>, Problem> {
+fn check_entries(entries: Vec<(String, Item)>, data_start: u64, file_len: u64) -> Checked<Vec<Placed>> {
     let data_len = file_len - data_start;
     let mut tensors = Vec::with_capacity(entries.len());
     for (name, item) in entries {
@@ -203,7 +180,7 @@ fn checked_shape(
 }
 
 /// The data must be covered from end to end, without a gap and without overlap.
-fn check_layout(tensors: &mut [Placed], data_start: u64, file_len: u64) -> std::result::Result<(), Problem> {
+fn check_layout(tensors: &mut [Placed], data_start: u64, file_len: u64) -> Checked<()> {
     tensors.sort_by_key(|tensor| (tensor.bytes.start, tensor.bytes.end));
     let mut covered = data_start;
     for tensor in tensors.iter() {

@@ -10,7 +10,8 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use super::Storage;
-use crate::error::{Error, Result};
+use super::problem::{Checked, Problem, rule};
+use crate::error::Result;
 use crate::text::printable;
 
 /// How a member's bytes are stored.
@@ -62,27 +63,7 @@ const SIZES_BEHIND: u16 = 1 << 3;
 /// # Errors
 /// [`Error::Malformed`] with the broken rule, or those of [`Storage::read`].
 pub(super) fn entries(file: &Storage) -> Result<Vec<Entry>> {
-    read(file).map_err(|problem| match problem {
-        Problem::Read(error) => error,
-        Problem::Rule(reason) => Error::Malformed { path: file.path().to_path_buf(), format: "zip", reason },
-    })
-}
-
-enum Problem {
-    Read(Error),
-    Rule(String),
-}
-
-impl From<Error> for Problem {
-    fn from(error: Error) -> Problem {
-        Problem::Read(error)
-    }
-}
-
-type Checked<T> = std::result::Result<T, Problem>;
-
-fn rule<T>(reason: impl Into<String>) -> Checked<T> {
-    Err(Problem::Rule(reason.into()))
+    read(file).map_err(|problem| problem.of(file.path(), "zip"))
 }
 
 /// A record of little-endian fields, read from its start on.

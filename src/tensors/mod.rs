@@ -6,6 +6,7 @@
 
 mod decode;
 mod float8;
+mod strided;
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use crate::error::Result;
 
 pub use decode::{Survey, decode, survey};
+pub use strided::Strided;
 
 /// Element types that occur in checkpoints, under the names of the safetensors format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

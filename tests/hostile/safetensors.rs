@@ -94,8 +94,8 @@ fn headers_that_break_the_rules() {
 fn other_formats_are_named() {
     let dir = tempfile::tempdir().unwrap();
     for (name, head, part) in [
-        ("a.bin", &b"PK\x03\x04....."[..], "zip archive"),
-        ("b.pt", b"\x80\x02}q\x00.....", "nothing in a pickle is ever run"),
+        ("a.zip", &b"PK\x03\x04....."[..], "zip archive"),
+        ("b.pkl", b"\x80\x02}q\x00.....", "none that torch.save wrote"),
         ("c.gguf", b"GGUF\x03\0\0\0\0\0", "GGUF"),
         ("d.txt", b"hello, hello, hello", "the format of this file is not known"),
     ] {
@@ -174,7 +174,7 @@ fn shards_must_agree_with_their_index() {
             "`b.weight`",
         ),
         (index(&[]), vec![], "lists no tensor"),
-        (b"{".to_vec(), vec![], "is not a valid safetensors index"),
+        (b"{".to_vec(), vec![], "is not a valid checkpoint index"),
     ];
     for (map, mut files, part) in cases {
         files.push((INDEX, &map));
@@ -187,7 +187,7 @@ fn directories_without_one_checkpoint() {
     let one = valid(&[("a.weight", &[2])]);
     refused(directory(&[]).path(), "the directory is empty");
     refused(directory(&[("readme.txt", b"x")]).path(), "holds no checkpoint that this version reads");
-    refused(directory(&[("pytorch_model.bin", b"x")]).path(), "torch pickle");
+    refused(directory(&[("pytorch_model.bin", b"x")]).path(), "the format of this file is not known");
     refused(
         directory(&[("a.safetensors", &one), ("b.safetensors", &one)]).path(),
         "a.safetensors, b.safetensors",

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::model::Model;
-use super::wire::{Checked, rule};
 use crate::source::Files;
+use crate::source::problem::{Checked, rule};
 use crate::text::printable;
 
 /// Files that a model may name.

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::model::{Model, Node};
-use super::wire::{Checked, rule};
+use crate::source::problem::{Checked, rule};
 use crate::text::printable;
 
 /// Steps of a walk from one tensor.

@@ -19,11 +19,12 @@ mod wire;
 
 use std::path::Path;
 
+use super::problem::Checked;
 use super::{Contents, Files, Format, OpenOptions};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use flow::Flow;
 use values::Places;
-use wire::{Checked, Problem, Wire};
+use wire::Wire;
 
 /// The ONNX format.
 pub struct Onnx;
@@ -48,10 +49,7 @@ impl Format for Onnx {
 
     fn contents(&self, files: &mut Files, file: usize, _: &OpenOptions) -> Result<Contents> {
         let path = files.get(file)?.path().to_path_buf();
-        contents(files, file).map_err(|problem| match problem {
-            Problem::Read(error) => error,
-            Problem::Rule(reason) => Error::Malformed { path, format: "onnx", reason },
-        })
+        contents(files, file).map_err(|problem| problem.of(&path, "onnx"))
     }
 }
 

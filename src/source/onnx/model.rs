@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::wire::{Checked, Field, Value, Wire, rule};
+use super::wire::{Field, Value, Wire};
+use crate::source::problem::{Checked, rule};
 use crate::text::printable;
 
 /// Graphs that may stand within one another; real ones hardly pass four.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use super::encodings::{MARK, Varints};
 use super::model::{External, Proto};
-use super::wire::{Checked, Wire, rule};
+use super::wire::Wire;
+use crate::source::problem::{Checked, rule};
 use crate::tensors::{Content, Dtype, Tensor};
 use crate::text::{self, printable};
 

@@ -10,7 +10,7 @@ use super::quantised::{Blocks, Codes, Dequantised, is_readable};
 use super::recurrent::Recurrent;
 use super::scales::{self, BlockParameters, Parameters};
 use super::values::{Places, Values, values};
-use super::wire::Checked;
+use crate::source::problem::Checked;
 use crate::source::{Contents, LeftOut};
 use crate::tensors::{Content, Dtype, Kind, Tensor};
 use crate::text;

@@ -8,28 +8,9 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use crate::error::Error;
 use crate::source::Storage;
+use crate::source::problem::{Checked, rule};
 use crate::text::printable;
-
-/// Why reading stopped: the system, or a broken rule.
-#[derive(Debug)]
-pub(super) enum Problem {
-    Read(Error),
-    Rule(String),
-}
-
-impl From<Error> for Problem {
-    fn from(error: Error) -> Problem {
-        Problem::Read(error)
-    }
-}
-
-pub(super) type Checked<T> = std::result::Result<T, Problem>;
-
-pub(super) fn rule<T>(reason: impl Into<String>) -> Checked<T> {
-    Err(Problem::Rule(reason.into()))
-}
 
 /// One field of a message.
 #[derive(Debug)]
