@@ -7,6 +7,7 @@ use super::archive::{Member, archive, npy};
 use super::protobuf;
 use super::refusal::{refused, refused_with};
 use super::safetensors::valid;
+use super::torch;
 use super::writer::{File, Tensor, array, string, text, uint32};
 
 /// Asserts that a file is refused when it ends at a border, or just before.
@@ -31,7 +32,7 @@ fn at(whole: &[u8], what: &[u8], nth: usize) -> usize {
 }
 
 #[test]
-fn safetensors() {
+fn the_sections_of_safetensors() {
     let whole = valid(&[("a.weight", &[2, 3]), ("b.weight", &[4])]);
     let data = whole.len() - 40;
     // The length, the first tensor's entry, the header, the first tensor.
@@ -39,20 +40,21 @@ fn safetensors() {
 }
 
 #[test]
-fn gguf() {
+fn the_sections_of_gguf() {
     let metadata = vec![
         ("general.architecture", text("llama")),
         ("llama.block_count", uint32(1)),
         ("tokens", array(8, 2, &[string(b"a"), string(b"bc")].concat())),
     ];
-    let tensors = vec![Tensor::zeros("blk.0.ffn_up.weight", &[4, 8]), Tensor::zeros("output.weight", &[2, 2])];
+    let tensors =
+        vec![Tensor::zeros("blk.0.ffn_up.weight", &[4, 8]), Tensor::zeros("output.weight", &[2, 2])];
     let (whole, mut borders) = File::new(metadata, tensors).write();
     borders.retain(|border| *border < whole.len());
     cut("model.gguf", &whole, &borders);
 }
 
 #[test]
-fn onnx() {
+fn the_sections_of_onnx() {
     use protobuf::{graph, model, node, zeros};
     let nodes = [node("MatMul", &["x", "a.weight"], &["y"], "/m/MatMul", &[])];
     let whole = model(&graph(&nodes, &[zeros("a.weight", &[2, 3]), zeros("b.weight", &[2, 2])]));
@@ -70,7 +72,7 @@ fn onnx() {
 }
 
 #[test]
-fn numpy() {
+fn the_sections_of_numpy() {
     let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 4), }";
     let array = npy(header, &[0; 64]);
     // The signature, the version, the header's length, the header.
@@ -83,14 +85,36 @@ fn numpy() {
         let (second, directory) = (at(&whole, b"PK\x03\x04", 1), at(&whole, b"PK\x01\x02", 0));
         let (entry, end) = (at(&whole, b"PK\x01\x02", 1), at(&whole, b"PK\x05\x06", 0));
         // A member's header, its name, its data; entries of the directory; the end of it.
-        cut("arrays.npz", &whole, &[4, 30, 35, second, second + 30, directory, entry, end, end + 4, end + 20]);
+        cut(
+            "arrays.npz",
+            &whole,
+            &[4, 30, 35, second, second + 30, directory, entry, end, end + 4, end + 20],
+        );
     }
+}
+
+#[test]
+fn the_sections_of_torch() {
+    let whole = torch::zip_of(&torch::one_matrix());
+    let (second, directory) = (at(&whole, b"PK\x03\x04", 1), at(&whole, b"PK\x01\x02", 0));
+    let (entry, end) = (at(&whole, b"PK\x01\x02", 1), at(&whole, b"PK\x05\x06", 0));
+    cut("model.pt", &whole, &[4, 30, 46, 64, second, second + 30, directory, entry, end, end + 4, end + 20]);
+    // One pickle after another, then the lengths and the numbers of the storages.
+    let storage = torch::legacy_storage(64, &torch::numbers());
+    let whole = torch::legacy(&torch::one_matrix(), &["0"], &storage);
+    let object = at(&whole, b"}X\x01\0\0\0w", 0);
+    let numbers = whole.len() - 256;
+    cut(
+        "model.pt",
+        &whole,
+        &[2, 13, object - 2, object, numbers - storage.len() + 256, numbers, numbers + 4],
+    );
 }
 
 /// An index and an adapter's configuration are JSON: no beginning of it is valid. (At 0 bytes either
 /// is still there.)
 #[test]
-fn companions() {
+fn indices_and_configurations() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes).unwrap();
     write("1.safetensors", &valid(&[("a.weight", &[2, 2])]));

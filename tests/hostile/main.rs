@@ -1,6 +1,6 @@
 //! Files that break the rules: each is refused with exit code 2, nothing on stdout, and a sentence
-//! that names the file and the place, within a second and 100 MB (`refusal`). The formats with files
-//! of their own for tests (GGUF, quantised layouts, adapters) have further ones there.
+//! that names the file and the place, within a second and 100 MB (`refusal`). The formats with tests
+//! of their own (torch, GGUF, quantised layouts, adapters) have further ones there.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "../common/archive.rs"]
@@ -15,5 +15,7 @@ mod protobuf;
 #[path = "../common/refusal.rs"]
 mod refusal;
 mod safetensors;
+#[path = "../torch/archive.rs"]
+mod torch;
 #[path = "../gguf/writer.rs"]
 mod writer;

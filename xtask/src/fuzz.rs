@@ -32,9 +32,12 @@ const SEEDS: &[(&str, &str, Seed)] = &[
     ("npy", ".npy", whole),
     ("npz", ".npz", whole),
     ("onnx", ".onnx", whole),
+    ("pickle", ".pt", pickle),
     ("quantised", "/model.safetensors", configured),
     ("safetensors", ".safetensors", whole),
     ("safetensors_header", "/model.safetensors", header),
+    ("torch", ".ckpt", whole),
+    ("torch", ".pt", whole),
 ];
 
 /// Runs one target or all of them; arguments: `[TARGET] [SECONDS]`.
@@ -191,4 +194,13 @@ fn configured(path: &Path, bytes: Vec<u8>) -> Option<Vec<u8>> {
     let config = std::fs::read(path.with_file_name("config.json")).ok()?;
     let quantised = String::from_utf8_lossy(&config).contains("quant");
     quantised.then(|| Some([&config, &[0][..], &header(path, bytes)?].concat()))?
+}
+
+/// The pickle in a torch file: of a zip archive what lies between its name and the next header.
+fn pickle(_: &Path, bytes: Vec<u8>) -> Option<Vec<u8>> {
+    let position = |from: usize, what: &[u8]| {
+        Some(from + bytes.get(from..)?.windows(what.len()).position(|window| window == what)?)
+    };
+    let start = position(position(0, b"/data.pkl")?, b"\x80")?;
+    Some(bytes.get(start..position(start, b"PK")?)?.to_vec())
 }
