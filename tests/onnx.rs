@@ -6,6 +6,8 @@
 mod common;
 #[path = "common/formats.rs"]
 mod formats;
+#[path = "common/protobuf.rs"]
+mod protobuf;
 
 use common::{fixture, minilm};
 use evenkeel::tensors::decode;

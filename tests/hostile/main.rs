@@ -15,7 +15,9 @@ mod protobuf;
 #[path = "../common/refusal.rs"]
 mod refusal;
 mod safetensors;
+#[allow(dead_code)] // a part of what the tests of torch write
 #[path = "../torch/archive.rs"]
 mod torch;
+#[allow(dead_code)] // a part of what the tests of GGUF write
 #[path = "../gguf/writer.rs"]
 mod writer;
