@@ -121,7 +121,7 @@ fn indices_and_configurations() {
     let index = br#"{"metadata":{},"weight_map":{"a.weight":"1.safetensors"}}"#;
     for length in [0, 1, at(index, b",", 0), at(index, b"{", 2), at(index, b"}", 1), index.len() - 1] {
         write("model.safetensors.index.json", &index[..length]);
-        refused(&dir.path().join("model.safetensors.index.json"), "not a valid safetensors index");
+        refused(&dir.path().join("model.safetensors.index.json"), "is not a valid checkpoint index file");
     }
     let adapter = dir.path().join("lora");
     std::fs::create_dir(&adapter).unwrap();

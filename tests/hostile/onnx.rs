@@ -114,8 +114,9 @@ fn external_data_stay_in_the_directory() {
     for location in ["../outside", "/etc/passwd", "sub/../../outside", "", "C:\\x", "a\\b", ".."] {
         refused(location, &[], "are not a file in its own directory");
     }
+    std::fs::write(&path, external("sub", &[])).unwrap();
+    super::refusal::refused_with(&[], &path, "model/sub", "not a regular file");
     refused("nowhere", &[], "`nowhere` are missing");
-    refused("sub", &[], "not a regular file");
     refused("short", &[], "lies at 0..24 of the 23 bytes of `short`");
     refused("sub/data", &[("offset", "25")], "25..49");
     refused("sub/data", &[("offset", "18446744073709551615")], "of the 48 bytes");
