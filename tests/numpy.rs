@@ -7,8 +7,6 @@ mod archive;
 mod common;
 #[path = "common/formats.rs"]
 mod formats;
-#[path = "hostile/numpy.rs"]
-mod hostile;
 
 use archive::{Member, archive, npy};
 use common::{fixture, minilm};

@@ -6,8 +6,6 @@
 mod common;
 #[path = "common/formats.rs"]
 mod formats;
-#[path = "hostile/onnx.rs"]
-mod hostile;
 #[path = "common/protobuf.rs"]
 mod protobuf;
 

@@ -1,28 +1,13 @@
 //! Files that break the rules, and files that are merely odd.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use evenkeel::{Checkpoint, Error, OpenOptions, Settings, Silent};
 use proptest::prelude::*;
 
+use super::refusal::refused_bytes as refused;
 use super::writer::{File, Tensor, Value, array, int32, string, text, uint16, uint32};
 use super::{gguf, open, settings, written};
-
-/// Asserts that a file is refused, mapped or not, at once and with a sentence that says `part`.
-#[track_caller]
-fn refused(name: &str, bytes: &[u8], part: &str) {
-    let (_dir, path) = written(name, bytes);
-    for mmap in [true, false] {
-        let start = Instant::now();
-        let options = OpenOptions { mmap, ..OpenOptions::default() };
-        let message = Checkpoint::open(&path, &options).expect_err(part).to_string();
-        assert!(start.elapsed() < Duration::from_secs(1), "{part}: {:?}", start.elapsed());
-        assert!(message.contains(part), "{message:?} does not say {part:?}");
-        assert!(message.contains(name) && message.ends_with('.'), "{message:?}");
-        assert!(!message.contains(['\n', '\u{1b}']) && message.len() < 1500, "{message:?}");
-    }
-}
 
 fn one(metadata: Vec<(&str, Value)>) -> File {
     File::new(metadata, vec![Tensor::zeros("a.weight", &[2, 3])])
@@ -244,20 +229,8 @@ fn parts_must_belong_together() {
         for (name, bytes) in &files {
             std::fs::write(dir.path().join(name), bytes).unwrap();
         }
-        let error = Checkpoint::open(dir.path(), &OpenOptions::default()).unwrap_err().to_string();
-        assert!(error.contains(message), "{error:?} does not say {message:?}");
+        super::refusal::refused(dir.path(), message);
     }
-}
-
-/// The command line: exit code 2, one line on stderr, nothing on stdout.
-#[test]
-fn the_command_refuses_with_one_sentence() {
-    let bomb = File { counts: Some((1 << 60, 1)), ..one(vec![]) }.bytes();
-    let (_dir, path) = written("model.gguf", &bomb);
-    let done = Command::new(env!("CARGO_BIN_EXE_evenkeel")).arg("analyze").arg(&path).output().unwrap();
-    let message = String::from_utf8(done.stderr).unwrap();
-    assert_eq!((done.status.code(), done.stdout.len()), (Some(2), 0), "{message}");
-    assert!(message.starts_with("error: ") && message.matches('\n').count() == 1, "{message:?}");
 }
 
 /// Everything that can be done with a file; it may be refused, and must not panic.

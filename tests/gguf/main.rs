@@ -5,6 +5,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod hostile;
+#[path = "../common/refusal.rs"]
+mod refusal;
 mod writer;
 
 use std::collections::HashMap;

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::archive::{Member, archive, npy};
 use super::common::fixture;
+use super::refusal::refused_bytes as refused;
 
 /// Opens a file and does everything with it that can be done; must not panic.
 fn use_all(path: &Path, mmap: bool) -> Result<usize, String> {
@@ -28,13 +29,6 @@ fn use_bytes(name: &str, bytes: &[u8]) -> Result<usize, String> {
     assert_eq!(mapped, use_all(&path, false));
     assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
     mapped
-}
-
-#[track_caller]
-fn refused(name: &str, bytes: &[u8], part: &str) {
-    let message = use_bytes(name, bytes).unwrap_err();
-    assert!(message.contains(part), "{message:?} does not say {part:?}");
-    assert!(message.contains(name) && message.ends_with('.') && !message.contains('\n'), "{message:?}");
 }
 
 fn header(descr: &str, shape: &str) -> String {

@@ -6,6 +6,8 @@ mod archive;
 #[path = "../common/mod.rs"]
 mod common;
 mod hostile;
+#[path = "../common/refusal.rs"]
+mod refusal;
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,7 @@
 //! Tasks of the project: `cargo xtask test` sets everything up and runs every test.
 
+mod fuzz;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -9,7 +11,8 @@ usage: cargo xtask TASK
   setup   install the system's OpenBLAS (for the second engine) and fetch the pinned models
   lint    rustfmt and clippy, warnings as errors
   test    setup, then every test
-  bench   setup, then the benchmarks; further arguments go to cargo bench";
+  bench   setup, then the benchmarks; further arguments go to cargo bench
+  fuzz    [TARGET] [SECONDS]: run the fuzz targets, or one of them, for 10 seconds each";
 
 /// Debian's package of what the second engine links to.
 const OPENBLAS_PACKAGE: &str = "libopenblas-dev";
@@ -25,6 +28,7 @@ fn main() -> ExitCode {
         Some("lint") => lint(),
         Some("test") => setup().and_then(|()| test(&rest)),
         Some("bench") => setup().and_then(|()| bench(&rest)),
+        Some("fuzz") => fuzz::fuzz(&rest),
         _ => Err(USAGE.to_owned()),
     };
     match done {

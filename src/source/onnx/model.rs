@@ -17,10 +17,11 @@ const MAX_DEPTH: usize = 32;
 /// large language models have. Each part takes more memory than its bytes in the file.
 const MAX_COST: usize = 1 << 21;
 
-/// What the parts of a graph cost, in some dozens of bytes.
+/// What the parts of a graph cost, in some dozens of bytes. A tensor also becomes a row of the report:
+/// 80,000 of them, and no more, are read.
 mod cost {
     pub const NODE: usize = 8;
-    pub const TENSOR: usize = 8;
+    pub const TENSOR: usize = 24;
     pub const SCOPE: usize = 8;
     pub const ATTRIBUTE: usize = 2;
     pub const TEXT: usize = 2;

@@ -372,11 +372,11 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
         }
     }
 
-    /// `OrderedDict([(key, value), …])`, as Python 2 wrote it. Each pair counts as an operation, so
-    /// that the same long list cannot be turned into a mapping again and again.
+    /// `OrderedDict([(key, value), …])`, as Python 2 wrote it. Each pair counts as four operations,
+    /// so that the same long list, turned into a mapping again and again, stays below 64 MB.
     fn mapping_of_pairs(&mut self, pairs: Id) -> Checked<()> {
         let count = self.unpickler.values.sequence(pairs).map_or(0, <[Id]>::len);
-        for _ in 0..count {
+        for _ in 0..count.saturating_mul(4) {
             self.unpickler.tick()?;
         }
         let values = &self.unpickler.values;

@@ -1,6 +1,4 @@
-//! Files that break the rules: each is refused with exit code 2, nothing on stdout, and a sentence
-//! that names the file and the place.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+//! Safetensors files and their indices that break the rules; directories, names.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,8 +8,10 @@ use evenkeel::{Checkpoint, OpenOptions, Settings, Silent};
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::refusal::refused;
+
 /// A safetensors file out of a header's text and its data.
-fn file(header: &str, data: &[u8]) -> Vec<u8> {
+pub fn file(header: &str, data: &[u8]) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend_from_slice(header.as_bytes());
     bytes.extend_from_slice(data);
@@ -19,7 +19,7 @@ fn file(header: &str, data: &[u8]) -> Vec<u8> {
 }
 
 /// A valid file: tensors of F32 zeros with these names and shapes.
-fn valid(tensors: &[(&str, &[usize])]) -> Vec<u8> {
+pub fn valid(tensors: &[(&str, &[usize])]) -> Vec<u8> {
     let mut header = serde_json::Map::new();
     let mut offset = 0;
     for (name, shape) in tensors {
@@ -31,31 +31,9 @@ fn valid(tensors: &[(&str, &[usize])]) -> Vec<u8> {
     file(&serde_json::to_string(&header).unwrap(), &vec![0; offset])
 }
 
-/// Runs `evenkeel analyze` on a path and asserts a refusal that says `part`.
-#[track_caller]
-fn refused(path: &Path, part: &str) {
-    for extra in [&[][..], &["--no-mmap"]] {
-        let done = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
-            .args(["analyze", "--format", "json"])
-            .args(extra)
-            .arg(path)
-            .output()
-            .unwrap();
-        let message = String::from_utf8(done.stderr).unwrap();
-        assert_eq!(done.status.code(), Some(2), "{part}: {message}");
-        assert!(done.stdout.is_empty(), "{part}: something is on stdout");
-        assert!(message.contains(part), "{message:?} does not say {part:?}");
-        assert_eq!(message.matches('\n').count(), 1, "{message:?} is more than one line");
-        assert!(message.starts_with("error: ") && message.ends_with(".\n"), "{message:?}");
-    }
-}
-
 #[track_caller]
 fn refused_bytes(bytes: &[u8], part: &str) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("model.safetensors");
-    std::fs::write(&path, bytes).unwrap();
-    refused(&path, part);
+    super::refusal::refused_bytes("model.safetensors", bytes, part);
 }
 
 #[test]

@@ -1,0 +1,4 @@
+//! A GGUF file.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| evenkeel_fuzz::file("model.gguf", bytes));

@@ -1,0 +1,4 @@
+//! A zip archive of NumPy arrays.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| evenkeel_fuzz::file("model.npz", bytes));

@@ -1,0 +1,4 @@
+//! An ONNX model.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| evenkeel_fuzz::file("model.onnx", bytes));
