@@ -42,16 +42,6 @@ pub fn refused_with(arguments: &[&str], path: &Path, name: &str, part: &str) {
     }
 }
 
-/// Asserts that the program reads a file within the same limits: one that is valid, and as large as
-/// its format's limits let it be.
-#[track_caller]
-pub fn read_within_limits(path: &Path) {
-    let start = Instant::now();
-    let done = limited(&[], path);
-    assert!(done.status.success(), "{}: {}", done.status, String::from_utf8_lossy(&done.stderr));
-    assert!(start.elapsed() < TIME, "read after {:?}", start.elapsed());
-}
-
 /// Runs `evenkeel analyze` with no more memory than it may take. Where it asks for more, the
 /// allocation fails and the program aborts: that is no exit code.
 fn limited(arguments: &[&str], path: &Path) -> Output {

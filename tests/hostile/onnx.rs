@@ -166,14 +166,10 @@ fn nothing_nests_or_multiplies_without_bound() {
     refused(&many(bytes(5, []), 1 << 19), "more nodes, names and tensors");
     refused(&many(bytes(1, bytes(1, "x").repeat(100)), 1 << 14), "more nodes, names and tensors");
     refused(&one([number(2, 1), bytes(1, vec![1; 3 << 20])].concat()), "more nodes, names and tensors");
-    // As many tensors as are read.
-    let tensors =
-        |count: usize| -> Vec<Vec<u8>> { (0..count).map(|i| zeros(&format!("t{i}"), &[0])).collect() };
+    // As many as are read (the program leaves out what is no matrix), and more.
+    let tensors = |count: usize| (0..count).map(|i| zeros(&format!("t{i}"), &[4])).collect::<Vec<_>>();
+    refused(&model(&graph(&[], &tensors(77_000))), "it holds no tensors");
     refused(&model(&graph(&[], &tensors(90_000))), "more nodes, names and tensors");
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("model.onnx");
-    std::fs::write(&path, model(&graph(&[], &tensors(77_000)))).unwrap();
-    super::refusal::read_within_limits(&path);
 }
 
 #[test]
