@@ -155,7 +155,7 @@ fn known_spectra_of_large_matrices() {
             0 => noise(i, 1),
             1 => 0.97f64.powi(i as i32),
             2 => 1.0 + 1e-10 * noise(i, 1),
-            3 => f64::from(i % 7 == 0) * (1.0 + noise(i, 1)),
+            3 => f64::from(i.is_multiple_of(7)) * (1.0 + noise(i, 1)),
             4 => {
                 if i == 0 {
                     1e6

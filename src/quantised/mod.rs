@@ -1,13 +1,13 @@
 //! Between the files and the matrices: weights that are stored quantised, over several tensors.
 //!
-//! A [`Layout`] recognises the packed tensor of a weight by the names, types and shapes of the
+//! A `Layout` recognises the packed tensor of a weight by the names, types and shapes of the
 //! tensors beside it, and by what `quantization_config` says. [`resolve`] puts one tensor of F32 in
-//! its place, whose elements an [`Encoding`](crate::tensors::Encoding) computes when a matrix is
-//! measured, with the arithmetic of the tool that wrote the layout. Scales, zero points and tables
-//! stay in the list and are set aside with the reason. So is a packed tensor whose companions are
-//! missing or contradict it: what is not certain is never guessed.
+//! its place, whose elements an [`Encoding`] computes when a matrix is measured, with the arithmetic
+//! of the tool that wrote the layout. Scales, zero points and tables stay in the list and are set
+//! aside with the reason. So is a packed tensor whose companions are missing or contradict it: what
+//! is not certain is never guessed.
 //!
-//! A new layout is one file with an implementation of [`Layout`] and one line in [`LAYOUTS`].
+//! A new layout is one file with an implementation of `Layout` and one line in `LAYOUTS`.
 
 mod awq;
 mod bitsandbytes;
