@@ -1,0 +1,249 @@
+//! Everything a user can choose about a rebalancing run, resolved and checked once.
+//!
+//! The command line makes these; the trainer gets them as JSON ([`Request`]) and asks nobody else.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::presets::MetricName;
+use crate::balance::{Decay, Gain, Mapping, Measure, Target};
+
+/// The version of [`Request`]: a trainer of another one refuses it.
+pub const PROTOCOL: u32 = 1;
+
+/// What the trainer is started with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// [`PROTOCOL`] of the program that asks.
+    pub protocol: u32,
+    /// Its version, for messages.
+    pub version: String,
+    /// What is to be done.
+    pub options: Options,
+}
+
+/// The options of one run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Options {
+    /// The directory of the model to start from.
+    pub model: PathBuf,
+    /// The directory to write; it must not exist, unless the run is resumed.
+    pub output: PathBuf,
+    /// What is learned from.
+    pub data: Data,
+    /// How rates follow from spectra.
+    pub balance: Balance,
+    /// The base learning rate over time.
+    pub rate: Rate,
+    /// The optimizer.
+    pub optimizer: Optimizer,
+    /// The loop.
+    pub training: Training,
+    /// When it ends.
+    pub stop: Stop,
+    /// Which state is written as the result.
+    pub result: Keep,
+    /// Continue the run that stands in `output`.
+    pub resume: bool,
+    /// Show the plan, and train nothing.
+    pub dry_run: bool,
+    /// No progress bar.
+    pub quiet: bool,
+}
+
+/// Text with labels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Data {
+    /// The training file: JSONL, CSV, TSV or Parquet.
+    pub train: PathBuf,
+    /// The evaluation file; `None` holds back `eval_fraction` of the training examples, stratified.
+    pub eval: Option<PathBuf>,
+    /// The part that is held back.
+    pub eval_fraction: f64,
+    /// The column of the text.
+    pub text: String,
+    /// The column of the second text, for tasks on pairs.
+    pub text_pair: Option<String>,
+    /// The column of the label.
+    pub label: String,
+    /// The names of the labels in the order of their numbers; empty takes those of the model's
+    /// configuration, or else those that occur, sorted.
+    pub labels: Vec<String>,
+    /// The labels are numbers to be predicted.
+    pub regression: bool,
+    /// The metrics of an evaluation; the first one decides which state is best.
+    pub metrics: Vec<MetricName>,
+    /// Take only a part of the training examples.
+    pub subsample: Subsample,
+    /// Longer inputs are cut to this many tokens.
+    pub max_length: usize,
+}
+
+/// Which training examples are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Subsample {
+    /// The part of them, in (0, 1].
+    pub ratio: f64,
+    /// Which ones.
+    pub choice: Choice,
+}
+
+/// How a part of the examples is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Choice {
+    /// The first ⌊N·ratio⌋, as the paper's authors do.
+    First,
+    /// Any, by the seed.
+    Random,
+    /// Any, by the seed, with the labels in their proportions.
+    Stratified,
+}
+
+/// How learning rates follow from spectra.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Balance {
+    /// From metrics to factors of the base rate.
+    pub mapping: Mapping,
+    /// How strongly, for [`Mapping::Sigmoid`].
+    pub gain: Gain,
+    /// The metric.
+    pub measure: Measure,
+    /// Blocks share a rate, or each linear layer has its own; `None`: as `analyze` decides.
+    pub per: Option<Per>,
+    /// Units to leave at the base rate, as patterns of names.
+    pub exclude: Vec<String>,
+    /// Leave out the last unit, as the authors' scripts do with `remove_last_layer`.
+    pub exclude_last: bool,
+    /// `hill`, `reference`, `ks` or `peak`, as `analyze --estimator`.
+    pub estimator: String,
+    /// The fraction of the eigenvalues that is the tail (`hill`).
+    pub tail_fraction: f64,
+    /// Where the tail starts (`reference`).
+    pub xmin_pos: f64,
+    /// When spectra are computed.
+    pub interval: Interval,
+    /// Whether training waits for them; `None` waits on a CPU and does not on a GPU.
+    pub wait: Option<bool>,
+}
+
+/// What shares a learning rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Per {
+    /// The tensors of a block.
+    Block,
+    /// A linear layer's weight and bias.
+    Layer,
+}
+
+/// When spectra are computed during training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Interval {
+    /// Every min(100, max(1, steps per epoch / 10)) optimizer steps.
+    Paper,
+    /// When an alpha can have moved by more than a tolerance: see [`crate::balance::Drift`].
+    Auto,
+    /// Every so many optimizer steps.
+    Steps(u64),
+}
+
+/// The base learning rate.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rate {
+    /// At its highest.
+    pub peak: f64,
+    /// How it falls after the warm-up.
+    pub decay: Decay,
+    /// The part of all steps in which it rises from 0.
+    pub warmup: f64,
+}
+
+/// The optimizer and its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Optimizer {
+    /// Which one.
+    pub kind: OptimizerKind,
+    /// Decay of the first moment; momentum of SGD.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the denominator.
+    pub epsilon: f64,
+    /// Decoupled for AdamW, added to the gradient for Adam and SGD; none on biases and norms.
+    pub weight_decay: f64,
+    /// Sharpness-aware minimisation around it.
+    pub sam: Option<Sam>,
+}
+
+/// The optimizers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Loshchilov and Hutter 2019.
+    AdamW,
+    /// Kingma and Ba 2015, weight decay as an L2 penalty.
+    Adam,
+    /// Shazeer and Stern 2018, with transformers' semantics and an external rate.
+    Adafactor,
+    /// With momentum.
+    Sgd,
+}
+
+/// Sharpness-aware minimisation (Foret et al. 2021; adaptive: Kwon et al. 2021).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sam {
+    /// The radius.
+    pub rho: f64,
+    /// The radius is relative to each weight.
+    pub adaptive: bool,
+}
+
+/// The loop's own numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Training {
+    /// Passes over the training examples.
+    pub epochs: u64,
+    /// Examples in a batch.
+    pub batch: usize,
+    /// Batches whose gradients are added up for one optimizer step.
+    pub accumulation: usize,
+    /// Gradients are scaled down to this norm; 0 leaves them.
+    pub clip: f64,
+    /// Keep only the blocks' inputs for the backward pass, and compute the rest again.
+    pub checkpointing: bool,
+    /// Matrix products in bfloat16.
+    pub bf16: bool,
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// Threads of the CPU; 0 takes what the machine allows.
+    pub threads: usize,
+    /// Optimizer steps between two states on disk; `None` once an epoch.
+    pub save_steps: Option<u64>,
+}
+
+/// When training ends before its last epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stop {
+    /// The alpha STD to reach.
+    pub target: Option<Target>,
+    /// Evaluations without a better metric.
+    pub patience: Option<u64>,
+    /// How far the metric may fall below its best so far: what training does not go beyond, and what the
+    /// controller backs off at. In the metric's own unit (0.02 is two points of accuracy).
+    pub max_metric_drop: Option<f64>,
+}
+
+/// Which state becomes the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// The one with the best metric.
+    Best,
+    /// The last one.
+    Last,
+}

@@ -1,0 +1,60 @@
+//! The calls into src/torch/shim.cpp, and into the loader of libraries.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+use tch::{Device, TchError};
+
+unsafe extern "C" {
+    fn evenkeel_autocast_bf16(cuda: c_int, enabled: c_int) -> *mut c_char;
+    fn free(pointer: *mut c_void);
+}
+
+/// Turns a message of the shim into an error.
+fn checked(message: *mut c_char) -> Result<(), TchError> {
+    if message.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the shim returns null or a string that strdup allocated, which nobody else holds.
+    let text = unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned();
+    // SAFETY: as above; it is not used after this.
+    unsafe { free(message.cast()) };
+    Err(TchError::Torch(text))
+}
+
+/// While this lives, matrix products and what else autocast covers are computed in bfloat16.
+#[derive(Debug)]
+pub struct Autocast {
+    cuda: bool,
+}
+
+impl Autocast {
+    /// Switches it on for a device's kind.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    pub fn bf16(device: Device) -> Result<Autocast, TchError> {
+        let cuda = device.is_cuda();
+        // SAFETY: plain integers; every exception is caught on the other side.
+        checked(unsafe { evenkeel_autocast_bf16(cuda.into(), 1) })?;
+        Ok(Autocast { cuda })
+    }
+}
+
+impl Drop for Autocast {
+    fn drop(&mut self) {
+        // SAFETY: as above. Switching off does not fail in a way that anybody could act on.
+        let _ = checked(unsafe { evenkeel_autocast_bf16(self.cuda.into(), 0) });
+    }
+}
+
+/// Loads libtorch's CUDA half where there is one. The linker leaves it out of the program, because no
+/// symbol of it is named; it registers itself when it is loaded. Must come before any other call of
+/// libtorch; whether there is a usable GPU is then what [`tch::Cuda::is_available`] says.
+pub fn load_cuda() {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: a terminated name; libtorch's own initialisers run, as they do in every program
+        // that links it. The library stays loaded.
+        unsafe { libc::dlopen(c"libtorch_cuda.so".as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+    }
+}
