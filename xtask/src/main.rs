@@ -1,6 +1,7 @@
 //! Tasks of the project: `cargo xtask test` sets everything up and runs every test.
 
 mod fuzz;
+mod trainer;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -10,6 +11,7 @@ usage: cargo xtask TASK
 
   setup   install the system's OpenBLAS (for the second engine) and fetch the pinned models
   lint    rustfmt and clippy, warnings as errors
+  trainer [--cuda]: fetch libtorch (with what a GPU needs) and build evenkeel-trainer
   test    setup, then every test
   bench   setup, then the benchmarks; further arguments go to cargo bench
   fuzz    [TARGET] [SECONDS]: run the fuzz targets, or one of them, for 10 seconds each";
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         Some("lint") => lint(),
         Some("test") => setup().and_then(|()| test(&rest)),
         Some("bench") => setup().and_then(|()| bench(&rest)),
+        Some("trainer") => trainer::trainer(&rest),
         Some("fuzz") => fuzz::fuzz(&rest),
         _ => Err(USAGE.to_owned()),
     };
@@ -51,11 +54,14 @@ fn lint() -> Result {
         let clippy = ["clippy", "--package", "evenkeel", "--package", "xtask", "--all-targets"];
         run(cargo().args(clippy).args(features).args(["--", "-D", "warnings"]))?;
     }
+    let clippy = ["clippy", "--package", "evenkeel-trainer", "--all-targets", "--", "-D", "warnings"];
+    run(trainer::cargo_with_libtorch()?.args(clippy))?;
     run(cargo().args(["doc", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
 fn test(rest: &[String]) -> Result {
-    run(cargo().args(["test", "--features", "lapack"]).args(rest))
+    run(cargo().args(["test", "--features", "lapack"]).args(rest))?;
+    run(trainer::cargo_with_libtorch()?.args(["test", "--package", "evenkeel-trainer"]).args(rest))
 }
 
 fn bench(rest: &[String]) -> Result {
