@@ -1,5 +1,7 @@
 //! Everything a user can choose about an analysis, resolved and checked once.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 use crate::matrices::Selection;
 use crate::metrics::Estimator;
@@ -7,7 +9,7 @@ use crate::report::{self, Precision};
 use crate::spectrum::{Engine, FaerEngine};
 
 /// What the across-block statistics are taken over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Granularity {
     /// Blocks: each is the mean of its matrices.
     Block,
@@ -26,7 +28,7 @@ impl Granularity {
 }
 
 /// The settings of an analysis.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// How the tail is chosen and alpha estimated.
     pub estimator: Estimator,

@@ -9,6 +9,7 @@ use evenkeel::analysis::engines;
 use evenkeel::matrices::Selection;
 use evenkeel::metrics::Estimator;
 use evenkeel::report::{EXPORTERS, Exporter, Per, Precision};
+use super::rebalance::RebalanceOptions;
 use evenkeel::{Checkpoint, Granularity, OpenOptions, Settings, Thresholds};
 
 /// Audit neural-network checkpoints: how well, and how evenly, is each block trained?
@@ -21,7 +22,7 @@ use evenkeel::{Checkpoint, Granularity, OpenOptions, Settings, Thresholds};
     args_override_self = true
 )]
 #[command(
-    after_help = "Nothing in a checkpoint is ever executed, and nothing is downloaded.\n\nExit codes: 0 done; 1 a threshold does not hold; 2 the checkpoint or the command line is not usable."
+    after_help = "Nothing in a checkpoint is ever executed, and nothing is downloaded.\n\nExit codes: 0 done; 1 a threshold does not hold or a target is missed; 2 the checkpoint or the command line is not usable."
 )]
 pub struct Arguments {
     #[command(subcommand)]
@@ -32,6 +33,7 @@ pub struct Arguments {
 pub enum Command {
     Analyze(Box<AnalyzeOptions>),
     Inspect(Box<InspectOptions>),
+    Rebalance(Box<RebalanceOptions>),
 }
 
 const ANALYZE_EXAMPLES: &str = "\
@@ -243,7 +245,7 @@ enum GranularityName {
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Statistics")]
-struct Fit {
+pub struct Fit {
     /// How the tail is chosen and alpha estimated
     #[arg(long, value_enum, default_value = "hill")]
     estimator: EstimatorName,
@@ -306,16 +308,9 @@ impl ThresholdArgs {
 
 impl AnalyzeOptions {
     pub fn settings(&self) -> Result<Settings> {
-        let settings = Settings {
-            estimator: self.fit.estimator()?,
-            drop_below: self.fit.drop_below,
+        let mut settings = Settings {
             min_eigenvalues: self.selection.min_eigenvalues,
-            granularity: self.fit.granularity.map(|name| match name {
-                GranularityName::Block => Granularity::Block,
-                GranularityName::Layer => Granularity::Layer,
-            }),
             block_pattern: self.selection.block_pattern.clone(),
-            spectral_weights: self.fit.spectral_weights,
             selection: self.selection.resolve(),
             engine: self.engine.clone(),
             precision: match self.precision {
@@ -323,7 +318,9 @@ impl AnalyzeOptions {
                 PrecisionName::Fast => Precision::Fast,
             },
             threads: self.threads.map_or(0, usize::from),
+            ..Settings::default()
         };
+        self.fit.apply(&mut settings)?;
         settings.check()?;
         Ok(settings)
     }
@@ -337,6 +334,18 @@ impl AnalyzeOptions {
 }
 
 impl Fit {
+    /// Sets what these arguments are about.
+    pub fn apply(&self, settings: &mut Settings) -> Result<()> {
+        settings.estimator = self.estimator()?;
+        settings.drop_below = self.drop_below;
+        settings.granularity = self.granularity.map(|name| match name {
+            GranularityName::Block => Granularity::Block,
+            GranularityName::Layer => Granularity::Layer,
+        });
+        settings.spectral_weights = self.spectral_weights;
+        Ok(())
+    }
+
     fn estimator(&self) -> Result<Estimator> {
         if self.tail_fraction.is_some() && self.estimator != EstimatorName::Hill {
             return Err(anyhow!("--tail-fraction belongs to --estimator hill."));

@@ -5,6 +5,7 @@ mod args;
 mod inspect;
 mod output;
 mod progress;
+mod rebalance;
 #[cfg(unix)]
 mod sigbus;
 
@@ -21,6 +22,12 @@ enum Verdict {
     Done,
     /// Exit code 1: a threshold does not hold.
     ThresholdBroken,
+    /// Exit code 1: training did not reach its target. The trainer says so, and is this process where it can be.
+    #[cfg(not(unix))]
+    TargetMissed,
+    /// Exit code 2, and the reason has been printed.
+    #[cfg(not(unix))]
+    Failed,
 }
 
 /// Parses the arguments and runs the command. Exit codes: 0 done, 1 a threshold does not hold,
@@ -30,10 +37,15 @@ pub fn run() -> ExitCode {
     let result = match &arguments.command {
         Command::Analyze(options) => analyze::run(options),
         Command::Inspect(options) => inspect::run(options),
+        Command::Rebalance(options) => rebalance::run(options),
     };
     match result {
         Ok(Verdict::Done) => ExitCode::SUCCESS,
         Ok(Verdict::ThresholdBroken) => ExitCode::from(1),
+        #[cfg(not(unix))]
+        Ok(Verdict::TargetMissed) => ExitCode::from(1),
+        #[cfg(not(unix))]
+        Ok(Verdict::Failed) => ExitCode::from(2),
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let style = anstyle::AnsiColor::Red.on_default().bold();

@@ -10,6 +10,7 @@ mod layout;
 use std::collections::HashMap;
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use serde::{Deserialize, Serialize};
 
 pub use classify::Role;
 pub use layout::{Axis, Layout, View};
@@ -24,7 +25,7 @@ use classify::{Form, classify};
 use fused::{Context, Fusion};
 
 /// Which tensors are taken apart into matrices, and how.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Selection {
     /// Only tensors whose names match one of these globs; all of them where there is none.
     pub include: Vec<String>,

@@ -1,9 +1,11 @@
 //! The power law of the tail: where it starts, its exponent, and how well it fits.
 
+use serde::{Deserialize, Serialize};
+
 use crate::spectrum::Spectrum;
 
 /// Which tail is fitted, and how alpha is estimated from it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Estimator {
     /// The paper's eq. (2): alpha = 1 + k / Σ_{i=1..k} ln(λ_{n−i+1} / λ_{n−k}), k = ⌊fraction·n⌋.
     Hill {

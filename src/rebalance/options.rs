@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::presets::MetricName;
+use crate::Settings;
 use crate::balance::{Decay, Gain, Mapping, Measure, Target};
 
 /// The version of [`Request`]: a trainer of another one refuses it.
@@ -61,12 +62,14 @@ pub struct Data {
     pub eval: Option<PathBuf>,
     /// The part that is held back.
     pub eval_fraction: f64,
-    /// The column of the text.
-    pub text: String,
+    /// The known task whose columns are looked for where none are named.
+    pub preset: Option<String>,
+    /// The column of the text, by name or by number from 0.
+    pub text: Option<String>,
     /// The column of the second text, for tasks on pairs.
     pub text_pair: Option<String>,
     /// The column of the label.
-    pub label: String,
+    pub label: Option<String>,
     /// The names of the labels in the order of their numbers; empty takes those of the model's
     /// configuration, or else those that occur, sorted.
     pub labels: Vec<String>,
@@ -110,32 +113,16 @@ pub struct Balance {
     pub gain: Gain,
     /// The metric.
     pub measure: Measure,
-    /// Blocks share a rate, or each linear layer has its own; `None`: as `analyze` decides.
-    pub per: Option<Per>,
     /// Units to leave at the base rate, as patterns of names.
     pub exclude: Vec<String>,
     /// Leave out the last unit, as the authors' scripts do with `remove_last_layer`.
     pub exclude_last: bool,
-    /// `hill`, `reference`, `ks` or `peak`, as `analyze --estimator`.
-    pub estimator: String,
-    /// The fraction of the eigenvalues that is the tail (`hill`).
-    pub tail_fraction: f64,
-    /// Where the tail starts (`reference`).
-    pub xmin_pos: f64,
+    /// How alphas are computed, and what shares a rate: the settings of `analyze`.
+    pub analysis: Settings,
     /// When spectra are computed.
     pub interval: Interval,
     /// Whether training waits for them; `None` waits on a CPU and does not on a GPU.
     pub wait: Option<bool>,
-}
-
-/// What shares a learning rate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Per {
-    /// The tensors of a block.
-    Block,
-    /// A linear layer's weight and bias.
-    Layer,
 }
 
 /// When spectra are computed during training.

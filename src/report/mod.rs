@@ -15,7 +15,7 @@ mod table;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use schema::schema;
 
@@ -206,7 +206,7 @@ pub struct Matrix {
 }
 
 /// How the spectrum of a matrix was computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// In double precision throughout.

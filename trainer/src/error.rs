@@ -45,8 +45,15 @@ pub enum Error {
     /// Options that do not go together, or with the model or data.
     #[error("{0}")]
     Option(String),
+    /// Ctrl-C; the state is saved.
+    #[error("interrupted after step {step}; the same command with --resume goes on from there.")]
+    Interrupted {
+        /// Optimizer steps done.
+        step: u64,
+    },
     /// The loss is no longer a number.
-    #[error("the loss became {loss} at step {step}: the last good checkpoint is kept.")]
+    #[error("the loss or its gradient is no longer finite at step {step} (loss {loss}): the last good state is kept; \
+             a lower --learning-rate or --s may help.")]
     Diverged {
         /// `NaN` or `inf`.
         loss: f64,

@@ -1,5 +1,15 @@
 //! The loop, and what it asks of a model and its data. It knows nothing of text.
 
+mod anchors;
+mod balancer;
+mod events;
+mod log;
 mod problem;
+mod progress;
+mod run;
+mod state;
+mod worker;
 
+pub use balancer::{Balancer, Setting, report};
 pub use problem::{Mode, Parameter, Problem, Score};
+pub use run::{Finished, INTERRUPTED, Run, Settings, steps_per_epoch};

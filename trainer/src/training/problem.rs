@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use evenkeel::source::ModelConfig;
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::error::Result;
@@ -27,7 +29,7 @@ pub enum Mode {
 }
 
 /// One number of an evaluation; larger is better.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// The metric's name, as in logs.
     pub name: String,
@@ -39,6 +41,9 @@ pub struct Score {
 pub trait Problem {
     /// What is trained, always in the same order.
     fn parameters(&self) -> &[Parameter];
+
+    /// The model's configuration, by which an analysis knows its blocks.
+    fn config(&self) -> Option<ModelConfig>;
 
     /// The number of training examples.
     fn examples(&self) -> usize;

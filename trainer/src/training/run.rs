@@ -1,0 +1,324 @@
+//! The loop: examples → gradients → rates → weights, with what is written on the way.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use evenkeel::balance::{BaseRate, StopRule, Stopped};
+use evenkeel::rebalance::options::{Keep, Stop, Training};
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use super::balancer::{self, Balancer};
+use super::log::{Logs, Record};
+use super::order::epoch_order;
+use super::problem::{Problem, Score};
+use super::progress::Bar;
+use super::state::{self, States};
+use crate::error::{Error, Result};
+use crate::optimizer::{self, Optimizer};
+
+/// Set by Ctrl-C: the loop saves its state after the step, and ends.
+pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// What the loop is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a> {
+    /// The loop's numbers.
+    pub training: &'a Training,
+    /// When it ends.
+    pub stop: &'a Stop,
+    /// Which state is the result.
+    pub keep: Keep,
+    /// The base rate.
+    pub rate: BaseRate,
+    /// Where logs, states and models go.
+    pub directory: &'a Path,
+    /// No progress bar.
+    pub quiet: bool,
+}
+
+/// A run that has come to its end.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// Why.
+    pub stopped: Stopped,
+    /// Optimizer steps done.
+    pub steps: u64,
+    /// The scores before the first step.
+    pub before: Vec<Score>,
+    /// The scores of the state that is the result.
+    pub result: Vec<Score>,
+    /// The directory with the model that is the result.
+    pub model: PathBuf,
+    /// Seconds in training steps, and of these waiting for spectra.
+    pub seconds: (f64, f64),
+}
+
+/// All that a run goes on from, but for tensors.
+#[derive(Serialize, Deserialize)]
+struct State {
+    /// Optimizer steps done.
+    step: u64,
+    rule: StopRule,
+    balancer: balancer::Numbers,
+    before: Vec<Score>,
+    best: Option<Vec<Score>>,
+    latest: Vec<Score>,
+    seconds: (f64, f64),
+}
+
+/// The number of optimizer steps of an epoch: the last one may have fewer examples.
+pub fn steps_per_epoch(examples: usize, training: &Training) -> u64 {
+    examples.div_ceil(training.batch).div_ceil(training.accumulation) as u64
+}
+
+/// A run in progress.
+pub struct Run<'a> {
+    settings: Settings<'a>,
+    problem: &'a dyn Problem,
+    optimizer: Box<dyn Optimizer>,
+    balancer: Balancer,
+    state: State,
+    states: States,
+    bar: Bar,
+}
+
+impl<'a> Run<'a> {
+    /// A run at its start: evaluates once, to compare with.
+    ///
+    /// # Errors
+    /// What libtorch says, and those of writing.
+    pub fn start(
+        settings: Settings<'a>,
+        problem: &'a dyn Problem,
+        optimizer: Box<dyn Optimizer>,
+        balancer: Balancer,
+    ) -> Result<Run<'a>> {
+        let bar = Bar::new(0, settings.rate.steps, settings.quiet);
+        let before = problem.evaluate(&mut |done, of| bar.evaluating(done, of))?;
+        let Stop { target, patience, max_metric_drop } = *settings.stop;
+        // A controller gets one chance to back off.
+        let grace = u64::from(balancer.is_controlled());
+        let target = target.zip(balancer.start_std());
+        let rule = StopRule::new(target, patience, max_metric_drop, grace, settings.training.epochs);
+        let state = State {
+            step: 0,
+            rule,
+            balancer: balancer.numbers().clone(),
+            latest: before.clone(),
+            before,
+            best: None,
+            seconds: (0.0, 0.0),
+        };
+        let states = States::in_directory(settings.directory);
+        Ok(Run { settings, problem, optimizer, balancer, state, states, bar })
+    }
+
+    /// Continues a run from its directory; `None` where it was stopped before its first state.
+    ///
+    /// # Errors
+    /// Those of reading; a state of another model.
+    pub fn resume(
+        settings: Settings<'a>,
+        problem: &'a dyn Problem,
+        mut optimizer: Box<dyn Optimizer>,
+        setting: &balancer::Setting,
+    ) -> Result<Option<Run<'a>>> {
+        let states = States::in_directory(settings.directory);
+        let Some(saved) = states.load::<State>()? else { return Ok(None) };
+        let parameters = problem.parameters();
+        let named: Vec<(&str, &Tensor)> = parameters.iter().map(|p| (p.name.as_str(), &p.tensor)).collect();
+        state::restore(saved.parameters, &named)?;
+        let (anchors, moments): (Vec<_>, Vec<_>) =
+            saved.optimizer.into_iter().partition(|(name, _)| name.starts_with("anchor."));
+        optimizer.restore(parameters, &moments)?;
+        let mut balancer = Balancer::resume(problem, setting, saved.state.balancer.clone())?;
+        balancer.restore(&anchors, parameters)?;
+        let bar = Bar::new(saved.state.step, settings.rate.steps, settings.quiet);
+        Ok(Some(Run { settings, problem, optimizer, balancer, state: saved.state, states, bar }))
+    }
+
+    /// Trains until a rule ends it.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`], [`Error::Interrupted`], what libtorch says, and those of writing. The last saved
+    /// state stays.
+    pub fn finish(mut self) -> Result<Finished> {
+        let units: Vec<String> = self.balancer.plan().units.iter().map(|unit| unit.name.clone()).collect();
+        let scores: Vec<String> = self.state.before.iter().map(|score| score.name.clone()).collect();
+        let mut logs = Logs::open(self.settings.directory, self.state.step, &units, &scores)?;
+        let mut stopped = None;
+        while stopped.is_none() {
+            let started = Instant::now();
+            let mut record = self.step()?;
+            record.seconds = started.elapsed().as_secs_f64();
+            record.seconds_spectra = self.balancer.take_seconds();
+            self.state.seconds.0 += record.seconds;
+            self.state.seconds.1 += record.seconds_spectra;
+            let epoch_ends = self.state.step.is_multiple_of(self.settings.rate.steps_per_epoch);
+            if epoch_ends {
+                stopped = self.evaluate(&mut record)?;
+            }
+            for note in &record.notes {
+                if !note.starts_with("Spectra") {
+                    self.bar.say(note);
+                }
+            }
+            self.bar.step(&record, self.state.latest.first().map(|s| (s.name.as_str(), s.value)));
+            logs.write(&record)?;
+            let interrupted = INTERRUPTED.load(Ordering::Relaxed);
+            let due = self.settings.training.save_steps.map_or(epoch_ends, |n| self.state.step.is_multiple_of(n));
+            if due || interrupted || stopped.is_some() {
+                logs.flush()?;
+                self.save()?;
+            }
+            if interrupted && stopped.is_none() {
+                self.bar.clear();
+                return Err(Error::Interrupted { step: self.state.step });
+            }
+        }
+        self.bar.clear();
+        let stopped = stopped.unwrap_or(Stopped::Epochs { epochs: self.settings.training.epochs, missed: None });
+        self.result(stopped)
+    }
+
+    /// One optimizer step.
+    fn step(&mut self) -> Result<Record> {
+        let step = self.state.step;
+        let BaseRate { steps_per_epoch, .. } = self.settings.rate;
+        let parameters = self.problem.parameters();
+        let notes = self.balancer.before_step(self.problem, step)?;
+        let examples = self.examples(step);
+        let mut loss = self.gradients(&examples, step, 0)?;
+        let mut norm = optimizer::clip(parameters, self.settings.training.clip)?;
+        if self.optimizer.perturbs() && loss.is_finite() && norm.is_finite() {
+            self.optimizer.perturb(parameters)?;
+            optimizer::zero_grad(parameters)?;
+            loss = self.gradients(&examples, step, 1)?;
+            self.optimizer.unperturb(parameters)?;
+            norm = optimizer::clip(parameters, self.settings.training.clip)?;
+        }
+        if !loss.is_finite() || !norm.is_finite() {
+            self.bar.clear();
+            return Err(Error::Diverged { loss, step: step + 1 });
+        }
+        let factors = self.balancer.factors()?;
+        let rate = self.settings.rate.at(step);
+        let of = |position| rate * self.balancer.plan().factor_of(position, &factors);
+        let rates: Vec<f64> = (0..parameters.len()).map(of).collect();
+        self.optimizer.step(parameters, &rates)?;
+        optimizer::zero_grad(parameters)?;
+        self.state.step += 1;
+        Ok(Record {
+            step: self.state.step,
+            epoch: self.state.step as f64 / steps_per_epoch as f64,
+            loss,
+            gradient_norm: norm,
+            rate,
+            gain: self.balancer.gain(),
+            alpha_std: self.balancer.alpha_std(),
+            alphas: self.balancer.alphas(),
+            rates: factors.iter().map(|factor| rate * factor).collect(),
+            lag: self.balancer.lag(step),
+            notes,
+            ..Record::default()
+        })
+    }
+
+    /// The examples of an optimizer step.
+    fn examples(&self, step: u64) -> Vec<usize> {
+        let Training { batch, accumulation, seed, .. } = *self.settings.training;
+        let per_epoch = self.settings.rate.steps_per_epoch;
+        let order = epoch_order(seed, step / per_epoch, self.problem.examples());
+        let size = batch * accumulation;
+        let within = usize::try_from(step % per_epoch).unwrap_or(0);
+        order.into_iter().skip(within * size).take(size).collect()
+    }
+
+    /// Adds up the gradients of the mean loss over the examples, and returns that loss. Everything random in
+    /// it follows from the seed, the step and the pass.
+    fn gradients(&self, examples: &[usize], step: u64, pass: u64) -> Result<f64> {
+        let mut total = 0.0;
+        for (number, batch) in examples.chunks(self.settings.training.batch).enumerate() {
+            crate::torch::reseed(self.settings.training.seed, step, 2 * number as u64 + pass);
+            let share = batch.len() as f64 / examples.len() as f64;
+            let loss = self.problem.loss(batch)?.f_mul_scalar(share)?;
+            loss.f_backward()?;
+            total += loss.f_double_value(&[])?;
+        }
+        Ok(total)
+    }
+
+    /// After an epoch: the scores, whether they are the best, and whether that is the end.
+    fn evaluate(&mut self, record: &mut Record) -> Result<Option<Stopped>> {
+        let step = self.state.step;
+        // What decides over the end, or is shown as the end, is computed.
+        let goal = self.settings.stop.target.zip(self.balancer.start_std()).map(|(target, start)| target.goal(start));
+        let last = step >= self.settings.rate.steps;
+        let near = goal.zip(record.alpha_std).is_some_and(|(goal, std)| std <= goal + evenkeel::balance::TOLERANCE);
+        if near || last {
+            record.notes.extend(self.balancer.refresh(self.problem, step)?);
+            self.balancer.take_seconds();
+        }
+        let std = self.balancer.alpha_std();
+        record.alpha_std = std;
+        record.alphas = self.balancer.alphas();
+        let scores = self.problem.evaluate(&mut |done, of| self.bar.evaluating(done, of))?;
+        record.scores = scores.iter().map(|score| (score.name.clone(), score.value)).collect();
+        let metric = scores.first().map(|score| score.value);
+        let stopped = self.state.rule.observe(record.epoch, std, metric);
+        record.notes.extend(metric.and_then(|metric| self.balancer.evaluated(step, metric)));
+        let better = |best: &Vec<Score>| metric > best.first().map(|score| score.value);
+        // A state that reaches the target is what was asked for, whatever came before it.
+        let reached = stopped.is_some_and(|stopped| stopped.reached_target());
+        if self.settings.keep == Keep::Best && (reached || self.state.best.as_ref().is_none_or(better)) {
+            self.write_model("best")?;
+            self.state.best = Some(scores.clone());
+        }
+        self.state.latest = scores;
+        if stopped.is_some() && self.settings.keep == Keep::Last {
+            self.write_model("last")?;
+        }
+        Ok(stopped)
+    }
+
+    /// Writes the model beside its place, and then into it.
+    fn write_model(&self, name: &str) -> Result<()> {
+        let place = self.settings.directory.join(name);
+        let new = self.settings.directory.join(format!("{name}.new"));
+        for old in [&new, &self.settings.directory.join(format!("{name}.old"))] {
+            if old.exists() {
+                std::fs::remove_dir_all(old).map_err(Error::io("remove", old))?;
+            }
+        }
+        std::fs::create_dir(&new).map_err(Error::io("create", &new))?;
+        self.problem.write(&new)?;
+        if place.exists() {
+            let old = self.settings.directory.join(format!("{name}.old"));
+            std::fs::rename(&place, &old).map_err(Error::io("rename", &place))?;
+            std::fs::rename(&new, &place).map_err(Error::io("rename", &new))?;
+            return std::fs::remove_dir_all(&old).map_err(Error::io("remove", &old));
+        }
+        std::fs::rename(&new, &place).map_err(Error::io("rename", &new))
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.state.balancer = self.balancer.numbers().clone();
+        let parameters = self.problem.parameters();
+        let named: Vec<(&str, &Tensor)> = parameters.iter().map(|p| (p.name.as_str(), &p.tensor)).collect();
+        let mut more = self.optimizer.state(parameters)?;
+        more.extend(self.balancer.tensors());
+        let more: Vec<(&str, &Tensor)> = more.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        self.states.save(&self.state, &named, &more)
+    }
+
+    fn result(self, stopped: Stopped) -> Result<Finished> {
+        let State { step, before, best, latest, seconds, .. } = self.state;
+        let (name, result) = match (self.settings.keep, best) {
+            (Keep::Best, Some(best)) => ("best", best),
+            _ => ("last", latest),
+        };
+        Ok(Finished { stopped, steps: step, before, result, model: self.settings.directory.join(name), seconds })
+    }
+}

@@ -1,0 +1,190 @@
+//! The state of a run on disk: what a killed run goes on from.
+//!
+//! A state is a directory of `state.json`, the parameters and the optimizer's tensors. It is written
+//! beside its predecessor, forced to the disk, and renamed into its place; the predecessor goes last.
+//! So at every moment there is one that is whole.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tch::{Kind, Tensor};
+
+use crate::error::{Error, Result};
+use crate::torch::{dtype, to_bytes};
+
+/// Where the states of a run lie.
+#[derive(Clone, Debug)]
+pub struct States {
+    directory: PathBuf,
+}
+
+/// A state as it was read.
+#[derive(Debug)]
+pub struct Saved<S> {
+    /// What is no tensor.
+    pub state: S,
+    /// The parameters by name.
+    pub parameters: Vec<(String, Tensor)>,
+    /// The optimizer's tensors by name.
+    pub optimizer: Vec<(String, Tensor)>,
+}
+
+const STATE: &str = "state.json";
+const PARAMETERS: &str = "parameters.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+
+impl States {
+    /// States in a directory that exists.
+    pub fn in_directory(directory: &Path) -> States {
+        States { directory: directory.to_path_buf() }
+    }
+
+    /// Writes a state, and then takes the one before it away.
+    ///
+    /// # Errors
+    /// Those of writing: the one before is then still there.
+    pub fn save<S: Serialize>(
+        &self,
+        state: &S,
+        parameters: &[(&str, &Tensor)],
+        optimizer: &[(&str, &Tensor)],
+    ) -> Result<()> {
+        let [new, current, old] = ["state.new", "state", "state.old"].map(|name| self.directory.join(name));
+        remove(&new)?;
+        std::fs::create_dir(&new).map_err(Error::io("create", &new))?;
+        let json = serde_json::to_vec_pretty(state).map_err(|e| Error::io("write", &new)(e.into()))?;
+        write(&new.join(STATE), &json)?;
+        write_tensors(&new.join(PARAMETERS), parameters)?;
+        write_tensors(&new.join(OPTIMIZER), optimizer)?;
+        remove(&old)?;
+        if current.exists() {
+            std::fs::rename(&current, &old).map_err(Error::io("rename", &current))?;
+        }
+        std::fs::rename(&new, &current).map_err(Error::io("rename", &new))?;
+        remove(&old)
+    }
+
+    /// The newest whole state; `None` where the run was stopped before its first.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn load<S: DeserializeOwned>(&self) -> Result<Option<Saved<S>>> {
+        let places = ["state", "state.old"].map(|name| self.directory.join(name));
+        let Some(place) = places.into_iter().find(|place| place.join(STATE).is_file()) else { return Ok(None) };
+        let path = place.join(STATE);
+        let json = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let state = serde_json::from_slice(&json).map_err(|e| Error::io("read", &path)(e.into()))?;
+        Ok(Some(Saved {
+            state,
+            parameters: read_tensors(&place.join(PARAMETERS))?,
+            optimizer: read_tensors(&place.join(OPTIMIZER))?,
+        }))
+    }
+}
+
+fn remove(directory: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", directory)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file and waits until it is on the disk.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes)
+        .and_then(|()| File::open(path)?.sync_all())
+        .map_err(Error::io("write", path))
+}
+
+fn write_tensors(path: &Path, tensors: &[(&str, &Tensor)]) -> Result<()> {
+    let mut data = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let shape = tensor.size().iter().map(|n| usize::try_from(*n).unwrap_or(0)).collect();
+        data.push((*name, dtype(tensor.f_kind()?)?, shape, to_bytes(tensor)?));
+    }
+    let failed = |e: safetensors::SafeTensorError| Error::io("write", path)(std::io::Error::other(e));
+    let mut views: Vec<(&str, TensorView)> = Vec::with_capacity(data.len());
+    for (name, dtype, shape, bytes) in &data {
+        let shape: &Vec<usize> = shape;
+        views.push((*name, TensorView::new(*dtype, shape.clone(), bytes).map_err(failed)?));
+    }
+    let bytes = safetensors::serialize(views, None).map_err(failed)?;
+    write(path, &bytes)
+}
+
+fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
+    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    let failed = |e: safetensors::SafeTensorError| Error::io("read", path)(std::io::Error::other(e));
+    let mut tensors = Vec::new();
+    for (name, view) in SafeTensors::deserialize(&bytes).map_err(failed)?.iter() {
+        let shape: Vec<i64> = view.shape().iter().map(|n| i64::try_from(*n).unwrap_or(i64::MAX)).collect();
+        let kind = kind(view.dtype()).ok_or_else(|| {
+            Error::io("read", path)(std::io::Error::other(format!("{name} has a type that no state has")))
+        })?;
+        tensors.push((name.to_owned(), Tensor::f_from_data_size(view.data(), &shape, kind)?));
+    }
+    Ok(tensors)
+}
+
+/// The types that a state holds.
+fn kind(dtype: safetensors::Dtype) -> Option<Kind> {
+    let kinds = [Kind::Float, Kind::Double, Kind::Half, Kind::BFloat16, Kind::Int64, Kind::Int, Kind::Bool];
+    kinds.into_iter().find(|kind| crate::torch::dtype(*kind).is_ok_and(|d| d == dtype))
+}
+
+/// Copies saved tensors into those of the same names.
+///
+/// # Errors
+/// [`Error::Option`] where a name is missing or a shape differs: the state is of another model.
+pub fn restore(saved: Vec<(String, Tensor)>, into: &[(&str, &Tensor)]) -> Result<()> {
+    let saved: HashMap<String, Tensor> = saved.into_iter().collect();
+    for (name, tensor) in into {
+        let from = saved.get(*name).filter(|from| from.size() == tensor.size());
+        let from = from.ok_or_else(|| {
+            Error::Option(format!("the state to resume from has no {name} of this shape: it is of another model."))
+        })?;
+        tch::no_grad(|| tensor.shallow_clone().f_copy_(from))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_saved_comes_back_to_the_bit() {
+        let directory = tempfile::tempdir().unwrap();
+        let states = States::in_directory(directory.path());
+        assert!(states.load::<u64>().unwrap().is_none());
+        let weights = Tensor::f_from_slice(&[1.0f32, f32::MIN_POSITIVE, -0.1]).unwrap();
+        let steps = Tensor::f_from_slice(&[7i64]).unwrap();
+        for step in [1u64, 2] {
+            states.save(&step, &[("a.weight", &weights)], &[("step", &steps)]).unwrap();
+        }
+        let saved = states.load::<u64>().unwrap().unwrap();
+        assert_eq!(saved.state, 2);
+        assert_eq!(to_bytes(&saved.parameters[0].1).unwrap(), to_bytes(&weights).unwrap());
+        assert_eq!(saved.optimizer[0].1.int64_value(&[0]), 7);
+        let target = Tensor::f_from_slice(&[0.0f32; 3]).unwrap();
+        restore(saved.parameters, &[("a.weight", &target)]).unwrap();
+        assert_eq!(to_bytes(&target).unwrap(), to_bytes(&weights).unwrap());
+    }
+
+    /// Killed between the two renames: the predecessor is what there is.
+    #[test]
+    fn the_predecessor_is_found_when_the_state_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let states = States::in_directory(directory.path());
+        states.save(&1u64, &[], &[]).unwrap();
+        std::fs::rename(directory.path().join("state"), directory.path().join("state.old")).unwrap();
+        assert_eq!(states.load::<u64>().unwrap().unwrap().state, 1);
+        states.save(&2u64, &[], &[]).unwrap();
+        assert_eq!(states.load::<u64>().unwrap().unwrap().state, 2);
+    }
+}
