@@ -25,9 +25,9 @@ mod stop;
 mod units;
 
 pub use controller::{Controller, Course, Event, Reason, Target};
-pub use drift::{Drift, InUse, Tolerance};
+pub use drift::{Drift, InUse, TOLERANCE};
 pub use mapping::{Gain, Mapping, Measure, OutOfRange};
 pub use rate::{BaseRate, Decay, warmup_steps};
 pub use spectra::{Numbers, Spectra};
 pub use stop::{StopRule, Stopped};
-pub use units::{Choice, Plan, Unit};
+pub use units::{Plan, Unit, UnitOptions, spread};

@@ -182,10 +182,10 @@ impl Stopped {
                 epochs(best_epoch)
             ),
             Stopped::Epochs { epochs: planned, missed: None } => {
-                format!("Stopped after all {}.", epochs(planned as f64))
+                format!("Stopped after {}, as planned.", epochs(planned as f64))
             }
             Stopped::Epochs { epochs: planned, missed: Some((now, goal)) } => format!(
-                "Stopped after all {}; the alpha STD is {now:.6} and did not reach its target, {goal:.6}.",
+                "Stopped after {}, as planned; the alpha STD is {now:.6} and did not reach its target, {goal:.6}.",
                 epochs(planned as f64)
             ),
         }
@@ -251,7 +251,7 @@ mod tests {
         assert!(!stopped.reached_target());
         assert_eq!(
             stopped.sentence(),
-            "Stopped after all 1 epoch; the alpha STD is 0.049000 and did not reach its target, 0.040000."
+            "Stopped after 1 epoch, as planned; the alpha STD is 0.049000 and did not reach its target, 0.040000."
         );
         // A resumed run decides the same.
         let mut again: StopRule = serde_json::from_str(&state).unwrap();

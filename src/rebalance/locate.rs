@@ -97,10 +97,10 @@ mod tests {
         let named = program(dir.path(), "named");
         let variable = program(dir.path(), "variable");
         let near = program(&beside, &file_name());
-        let path = std::env::join_paths([&first, &second]).unwrap();
+        let both = std::env::join_paths([&first, &second]).unwrap();
         let far = program(&second, &file_name());
         let find = |named: Option<&Path>, variable: Option<&Path>, beside: Option<&Path>, path: bool| {
-            let path = path.then(|| path.clone());
+            let path = path.then(|| both.clone());
             Places { named, variable, beside, path }.find()
         };
         assert_eq!(find(Some(&named), Some(&variable), Some(&beside), true).unwrap(), named);
