@@ -17,6 +17,10 @@ pub const TOLERANCE: f64 = 0.003;
 const VELOCITY: f64 = 0.1;
 /// First guess of |c|, as a part of the value.
 const CURVATURE: f64 = 0.3;
+/// First guess of how far a predicted move is off, as a part of it.
+const DOUBT: f64 = 0.4;
+/// Errors below this part of the tolerance teach nothing: over short ways they would look like curves.
+const ROUGHNESS: f64 = 0.2;
 /// How many computations a first guess counts for.
 const GUESS_WEIGHT: f64 = 1.0;
 /// What the weight of an older observation is multiplied by when a newer one comes.
@@ -45,6 +49,8 @@ struct Track {
     moving: Option<(f64, f64)>,
     /// |c| of this unit alone, as a part of the value.
     curvature: Typical,
+    /// How far predicted moves were off, as a part of them.
+    doubt: Typical,
 }
 
 /// A running root mean square that forgets.
@@ -87,6 +93,7 @@ impl Drift {
             value: value.filter(|v| v.is_finite()),
             moving: None,
             curvature: Typical::default(),
+            doubt: Typical::default(),
         };
         Drift {
             tolerance,
@@ -110,8 +117,10 @@ impl Drift {
             None => (0.0, self.velocity.with(VELOCITY) * scale * displacement, f64::INFINITY),
             Some((velocity, before)) => {
                 let curvature = track.curvature.with(self.curvature.with(CURVATURE)) * scale;
-                let error = curvature * displacement * (displacement + before);
-                (velocity * displacement, error, GROWTH * before)
+                let moved = velocity * displacement;
+                let bent = curvature * displacement * (displacement + before);
+                let doubt = track.doubt.with(DOUBT) * moved.abs();
+                (moved, bent.max(doubt), GROWTH * before)
             }
         };
         let uncertainty = CAUTION * error;
@@ -129,7 +138,7 @@ impl Drift {
         let value = value.filter(|v| v.is_finite());
         let (Some(last), Some(now), Some(predicted)) = (track.value, value, predicted) else {
             // A value that comes and goes has no history.
-            *track = Track { value, moving: None, curvature: track.curvature };
+            *track = Track { value, moving: None, ..*track };
             return None;
         };
         track.value = Some(now);
@@ -141,13 +150,176 @@ impl Drift {
         let velocity = (now - last) / displacement;
         match track.moving {
             None => self.velocity.add(velocity.abs() / scale),
-            Some((_, before)) => {
-                let curvature = error.abs() / (displacement * (displacement + before)) / scale;
+            Some((velocity, before)) => {
+                // A turn is worth as much as a standstill that was taken for a move.
+                let moved = (velocity * displacement).abs().max(self.tolerance);
+                let wrong = (error.abs() - ROUGHNESS * self.tolerance).max(0.0);
+                track.doubt.add(wrong / moved);
+                let curvature = wrong / (displacement * (displacement + before)) / scale;
                 track.curvature.add(curvature);
                 self.curvature.add(curvature);
             }
         }
         track.moving = Some((velocity, displacement));
         Some(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `fixtures/alpha_paths.py`: MiniLM in training, every alpha computed at every step.
+    #[derive(Deserialize)]
+    struct Recorded {
+        alpha: Vec<Vec<f64>>,
+        /// Block, step, coordinate.
+        place: Vec<Vec<Vec<f64>>>,
+    }
+
+    fn recorded() -> std::collections::BTreeMap<String, Recorded> {
+        serde_json::from_str(include_str!("../../fixtures/balance/paths.json")).unwrap()
+    }
+
+    #[derive(Debug, Default)]
+    struct Outcome {
+        steps: usize,
+        units: usize,
+        computations: usize,
+        largest_error: f64,
+        errors_above: usize,
+        largest_move: f64,
+    }
+
+    impl Outcome {
+        /// Computations of the whole model that cost as much.
+        fn work(&self) -> f64 {
+            self.computations as f64 / self.units as f64
+        }
+    }
+
+    /// Follows paths (step, unit) given where the weights are at each step, as a training loop would.
+    fn follow(alphas: &[Vec<f64>], distance: impl Fn(usize, usize, usize) -> f64) -> Outcome {
+        let start: Vec<Option<f64>> = alphas[0].iter().copied().map(Some).collect();
+        let mut drift = Drift::new(&start, TOLERANCE);
+        let mut last = vec![0; start.len()];
+        let mut outcome = Outcome { steps: alphas.len() - 1, units: start.len(), ..Outcome::default() };
+        for (step, now) in alphas.iter().enumerate().skip(1) {
+            let moved: Vec<f64> = (0..now.len()).map(|unit| distance(unit, last[unit], step)).collect();
+            for (unit, used) in drift.in_use(&moved).into_iter().enumerate() {
+                let mut value = used.predicted.unwrap();
+                if used.due {
+                    drift.computed(unit, moved[unit], Some(now[unit]));
+                    (value, last[unit]) = (now[unit], step);
+                    outcome.computations += 1;
+                }
+                let error = (value - now[unit]).abs();
+                outcome.largest_error = outcome.largest_error.max(error);
+                outcome.errors_above += usize::from(error > TOLERANCE * 5.0 / 3.0);
+                outcome.largest_move = outcome.largest_move.max((now[unit] - alphas[0][unit]).abs());
+            }
+        }
+        outcome
+    }
+
+    #[test]
+    fn real_paths_are_followed_with_little_work() {
+        for (name, path) in recorded() {
+            let distance = |unit: usize, a: usize, b: usize| {
+                let place = &path.place[unit];
+                let squares = place[a].iter().zip(&place[b]).map(|(x, y)| (x - y) * (x - y));
+                squares.sum::<f64>().sqrt()
+            };
+            let outcome = follow(&path.alpha, distance);
+            println!("{name}: {outcome:?} {}", outcome.work());
+            assert!(outcome.largest_error <= 0.005, "{name}: {outcome:?}");
+            assert!(outcome.work() <= 2.0, "{name}: {outcome:?}");
+        }
+    }
+
+    /// The shape of a value's path over x = 0..1, from 0 to about 1.
+    fn shape(kind: usize, x: f64) -> f64 {
+        match kind {
+            0 => x,
+            1 => x * x,
+            2 => (3.0 * x).sin() / 3f64.sin().max(0.5),
+            3 => (1.0 - (-4.0 * x).exp()) / (1.0 - (-4f64).exp()),
+            // A turn: the optimizer leaves its direction.
+            4 => 1.0 - (2.0 * x - 1.0).abs(),
+            _ => 0.0,
+        }
+    }
+
+    /// Units whose values move by `moves` (with some noise) while their weights go straight ahead by `far`
+    /// at the pace of a linearly decaying rate.
+    fn synthetic(kinds: &[usize], moves: &[f64], far: f64, noise: f64, steps: usize) -> Outcome {
+        let progress = |step: usize| 1.0 - (1.0 - step as f64 / steps as f64).powi(2);
+        let mut random = 1u64;
+        let mut jitter = || {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            ((random >> 33) as f64 / (1u64 << 31) as f64 - 0.5) * 2.0 * noise
+        };
+        let at = |step: usize, kind: usize, by: f64| 2.0 + by * shape(kind, progress(step));
+        let alphas: Vec<Vec<f64>> = (0..=steps)
+            .map(|step| kinds.iter().zip(moves).map(|(kind, by)| at(step, *kind, *by) + jitter()).collect())
+            .collect();
+        follow(&alphas, |_, a, b| far * (progress(b) - progress(a)))
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn paths_of_many_shapes_are_followed(
+            kinds in proptest::collection::vec(0usize..6, 6),
+            moves in proptest::collection::vec(-0.06f64..0.06, 6),
+            far in 0.15f64..0.5,
+            noise in 0.0f64..0.0005,
+            steps in 60usize..400,
+        ) {
+            let outcome = synthetic(&kinds, &moves, far, noise, steps);
+            let seen = (outcome.steps * outcome.units) as f64;
+            proptest::prop_assert!(outcome.errors_above as f64 <= 0.05 * seen, "{:?}", outcome);
+            proptest::prop_assert!(outcome.work() <= 0.25 * outcome.steps as f64, "{:?}", outcome);
+        }
+    }
+
+    #[test]
+    fn what_does_not_move_is_hardly_computed() {
+        let outcome = synthetic(&[5; 6], &[0.0; 6], 0.2, 0.0, 1000);
+        assert!(outcome.work() <= 4.0, "{outcome:?}");
+        // Weights that stand still are never due.
+        let outcome = synthetic(&[0; 6], &[0.0; 6], 0.0, 0.0, 100);
+        assert_eq!(outcome.computations, 0);
+    }
+
+    #[test]
+    fn a_straight_path_costs_ever_less() {
+        let outcome = synthetic(&[0; 6], &[0.1; 6], 0.3, 0.0, 1000);
+        assert!(outcome.largest_error < 0.005 && outcome.work() <= 12.0, "{outcome:?}");
+    }
+
+    #[test]
+    fn values_that_come_and_go_start_anew() {
+        let mut drift = Drift::new(&[None, Some(2.0)], TOLERANCE);
+        let used = drift.in_use(&[0.5, 0.001]);
+        assert_eq!((used[0].predicted, used[0].due), (None, false));
+        assert_eq!((used[1].predicted, used[1].due), (Some(2.0), false));
+        assert!(drift.in_use(&[0.0, f64::NAN])[1].due);
+        assert_eq!(drift.computed(0, 0.1, Some(3.0)), None);
+        assert_eq!(drift.computed(1, 0.1, None), None);
+        let used = drift.in_use(&[0.01, 0.5]);
+        assert_eq!((used[0].predicted, used[1].predicted), (Some(3.0), None));
+        assert_eq!(drift.computed(7, 0.1, Some(1.0)), None);
+    }
+
+    #[test]
+    fn its_state_is_kept() {
+        let mut drift = Drift::new(&[Some(2.0), Some(3.0)], TOLERANCE);
+        drift.computed(0, 0.01, Some(2.002));
+        drift.computed(0, 0.02, Some(2.007));
+        let text = serde_json::to_string(&drift).unwrap();
+        let again: Drift = serde_json::from_str(&text).unwrap();
+        assert_eq!(again, drift);
+        let used = again.in_use(&[0.01, 0.0])[0];
+        assert!((used.predicted.unwrap() - 2.0095).abs() < 1e-12 && used.uncertainty > 0.0);
     }
 }
