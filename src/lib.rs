@@ -21,11 +21,15 @@
 //! | [`report`] | plain data → table, JSON, CSV, Markdown |
 //! | [`gate`] | a report and thresholds → findings |
 //!
+//! [`balance`] turns the numbers of blocks into learning rates, and [`rebalance`] has what the trainer is
+//! told; neither needs libtorch.
+//!
 //! [`analyze`] runs them in order. Checkpoints are untrusted: nothing in them is executed, every
 //! length is checked before it is used, and no input makes the library panic.
 
 mod adapters;
 pub mod analysis;
+pub mod balance;
 pub mod blocks;
 pub mod encodings;
 pub mod error;
@@ -33,6 +37,7 @@ pub mod gate;
 pub mod matrices;
 pub mod metrics;
 pub mod quantised;
+pub mod rebalance;
 pub mod report;
 pub mod source;
 pub mod spectrum;

@@ -5,12 +5,14 @@
 //! ```
 
 mod assemble;
+mod frozen;
 mod inventory;
 mod measure;
 mod schedule;
 mod settings;
 mod update;
 
+pub use frozen::{Frozen, Remeasured};
 pub use inventory::inventory;
 pub use schedule::{Progress, Silent};
 pub use settings::{Granularity, Settings, engines};

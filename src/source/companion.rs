@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 /// What tells one state of a file from another: its length, and when it was last written. (Systems
 /// keep that time to a few milliseconds: of two writes within one of these only the last is known.)
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stamp {
     bytes: u64,
     /// Not every file system keeps it.

@@ -33,6 +33,12 @@ impl Files {
         Ok(self.storages.len() - 1)
     }
 
+    /// Takes bytes that lie in no file, under a name for messages, and returns their number.
+    pub(super) fn hold(&mut self, name: &str, bytes: Vec<u8>) -> usize {
+        self.storages.push(Storage::memory(name, bytes));
+        self.storages.len() - 1
+    }
+
     /// All of them, in the order of their numbers.
     pub fn all(&self) -> &[Storage] {
         &self.storages

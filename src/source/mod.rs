@@ -12,6 +12,7 @@ mod hub;
 mod index;
 pub(crate) mod json;
 mod locate;
+mod memory;
 mod numpy;
 mod onnx;
 mod problem;

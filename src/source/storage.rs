@@ -23,6 +23,8 @@ pub struct Storage {
 enum Backing {
     Mapped(memmap2::Mmap),
     Read(File),
+    /// No file at all: bytes that a program handed over.
+    Memory(Vec<u8>),
 }
 
 impl Storage {
@@ -73,6 +75,18 @@ impl Storage {
         })
     }
 
+    /// Bytes that lie in no file, under a name for messages. Nothing else can change them.
+    pub(super) fn memory(name: &str, bytes: Vec<u8>) -> Storage {
+        Storage {
+            path: PathBuf::from(name),
+            name: name.to_owned(),
+            bytes: bytes.len() as u64,
+            stamp: Stamp::default(),
+            identity: None,
+            backing: Backing::Memory(bytes),
+        }
+    }
+
     /// Where the file is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -88,7 +102,7 @@ impl Storage {
         self.bytes
     }
 
-    /// Never true: an empty file is refused when it is opened.
+    /// Never true of a file: an empty one is refused when it is opened.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
@@ -106,6 +120,7 @@ impl Storage {
         let end = usize::try_from(range.end).map_err(|_| outside())?;
         match &self.backing {
             Backing::Mapped(map) => map.get(start..end).map(Cow::Borrowed).ok_or_else(outside),
+            Backing::Memory(bytes) => bytes.get(start..end).map(Cow::Borrowed).ok_or_else(outside),
             Backing::Read(file) => {
                 let mut buffer = vec![0; end - start];
                 match read_exact_at(file, &mut buffer, range.start) {
@@ -135,8 +150,11 @@ impl Storage {
                 let length = std::num::NonZeroU64::new(length);
                 let _ = rustix::fs::fadvise(file, range.start, length, rustix::fs::Advice::WillNeed);
             }
+            #[cfg(not(unix))]
+            Backing::Mapped(_) => {}
             #[cfg(not(target_os = "linux"))]
-            _ => {}
+            Backing::Read(_) => {}
+            Backing::Memory(_) => {}
         }
     }
 
@@ -147,7 +165,7 @@ impl Storage {
                 let addresses = map.as_ptr_range();
                 Some(addresses.start.addr()..addresses.end.addr())
             }
-            Backing::Read(_) => None,
+            Backing::Read(_) | Backing::Memory(_) => None,
         }
     }
 
@@ -159,6 +177,9 @@ impl Storage {
     /// # Errors
     /// [`Error::Changed`] where it is not, or leads nowhere.
     pub fn verify_unchanged(&self) -> Result<()> {
+        if matches!(self.backing, Backing::Memory(_)) {
+            return Ok(());
+        }
         let same = |now: &Metadata| Stamp::of(now) == self.stamp && identity(now) == self.identity;
         match std::fs::metadata(&self.path) {
             Ok(now) if same(&now) => Ok(()),

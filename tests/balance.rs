@@ -1,0 +1,176 @@
+//! Weights in memory give the numbers of weights in a file, whichever of them are measured; and who
+//! shares a learning rate on real models.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+
+use std::path::Path;
+
+use common::{fixture, minilm};
+use evenkeel::analysis::Frozen;
+use evenkeel::balance::{Mapping, Measure, Plan, Spectra, UnitOptions, spread};
+use evenkeel::rebalance::options::Per;
+use evenkeel::source::ModelConfig;
+use evenkeel::tensors::Dtype;
+use evenkeel::{Checkpoint, OpenOptions, Report, Settings, Silent, analyze};
+
+type Tensors = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
+
+/// The tensors of a file, as a model in training would hand them over, in another order.
+fn tensors(path: &Path, wanted: impl Fn(&str) -> bool) -> (Option<ModelConfig>, Tensors) {
+    let checkpoint = Checkpoint::open(path, &OpenOptions::default()).unwrap();
+    let chosen = checkpoint.tensors().iter().rev().filter(|tensor| wanted(&tensor.name));
+    let of = |t: &evenkeel::tensors::Tensor| {
+        (t.name.clone(), t.dtype, t.shape.clone(), checkpoint.read(t, 0..t.elements).unwrap().into_owned())
+    };
+    (checkpoint.config().cloned(), chosen.map(of).collect())
+}
+
+fn in_memory(path: &Path, wanted: impl Fn(&str) -> bool) -> Checkpoint {
+    let (config, tensors) = tensors(path, wanted);
+    Checkpoint::in_memory(config, tensors).unwrap()
+}
+
+fn report(checkpoint: &Checkpoint) -> Report {
+    analyze(checkpoint, &Settings::default(), &Silent).unwrap()
+}
+
+#[test]
+fn memory_gives_the_numbers_of_the_file() {
+    for path in [fixture("silero-vad"), minilm()] {
+        let of_file = report(&Checkpoint::open(&path, &OpenOptions::default()).unwrap());
+        let mut of_memory = report(&in_memory(&path, |_| true));
+        assert_eq!(of_memory.checkpoint.format, "in-memory checkpoint");
+        of_memory.checkpoint.path.clone_from(&of_file.checkpoint.path);
+        of_memory.checkpoint.format = of_file.checkpoint.format;
+        of_memory.checkpoint.files.clone_from(&of_file.checkpoint.files);
+        // Numbers are compared by their bits.
+        assert_eq!(format!("{of_memory:?}"), format!("{of_file:?}"));
+    }
+}
+
+#[test]
+fn a_part_is_measured_as_in_the_whole() {
+    // silero has a fused LSTM, which is split by the shape of another tensor.
+    for (path, part) in [(fixture("silero-vad"), "weight_ih"), (minilm(), "layer.3.attention")] {
+        let whole = in_memory(&path, |_| true);
+        let frozen = Frozen::new(&whole, &Settings::default()).unwrap();
+        let mut spectra = Spectra::of(&report(&whole), 0);
+        let before = spectra.clone();
+        let subset = in_memory(&path, |name| name.contains(part));
+        let found = frozen.measure(&subset).unwrap();
+        assert!(!found.is_empty() && found.len() < before.iter().count());
+        spectra.update(7, &found);
+        let (mut newer, mut older) = (0, 0);
+        for ((name, now), (_, then)) in spectra.iter().zip(before.iter()) {
+            if name.contains(part) {
+                assert_eq!(now.step, 7);
+                newer += 1;
+            } else {
+                assert_eq!(now.step, 0);
+                older += 1;
+            }
+            let same = evenkeel::balance::Numbers { step: then.step, ..now.clone() };
+            assert_eq!(format!("{same:?}"), format!("{then:?}"), "{name}");
+        }
+        assert_eq!((newer, newer + older), (found.len(), before.iter().count()));
+    }
+}
+
+#[test]
+fn a_tensor_keeps_its_shape() {
+    let whole = in_memory(&fixture("silero-vad"), |_| true);
+    let frozen = Frozen::new(&whole, &Settings::default()).unwrap();
+    let name = frozen.tensors().next().unwrap().to_owned();
+    let other = Checkpoint::in_memory(None, vec![(name, Dtype::F32, vec![60, 60], vec![0; 14400])]).unwrap();
+    assert!(frozen.measure(&other).unwrap_err().to_string().contains("another type or shape"));
+    assert!(frozen.measure(&in_memory(&fixture("silero-vad"), |_| false)).unwrap().is_empty());
+}
+
+/// The parameters of a classifier on MiniLM: those of the checkpoint, and a new head.
+fn parameters() -> Vec<String> {
+    let mut names: Vec<String> =
+        tensors(&minilm(), |name| !name.contains("position_ids")).1.into_iter().map(|t| t.0).collect();
+    names.extend(["classifier.weight".to_owned(), "classifier.bias".to_owned()]);
+    names
+}
+
+fn plan(report: &Report, options: &UnitOptions) -> (Plan, Vec<String>) {
+    let names = parameters();
+    let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
+    (Plan::new(report, &borrowed, options).unwrap(), names)
+}
+
+#[test]
+fn by_block_all_tensors_of_a_block_share_a_rate() {
+    let whole = in_memory(&minilm(), |_| true);
+    let report = report(&whole);
+    let (plan, names) = plan(&report, &UnitOptions::default());
+    assert_eq!(plan.units.len(), 6);
+    assert!(plan.units.iter().all(|u| u.matrices.len() == 6 && u.tensors.len() == 6 && !u.excluded));
+    assert!(plan.units.iter().map(|u| &u.name).eq(report.blocks.iter().map(|b| &b.name)));
+    for (name, unit) in names.iter().zip(&plan.of_parameter) {
+        let digit = name.split_once("layer.").and_then(|(_, rest)| rest.split('.').next()?.parse().ok());
+        assert_eq!(*unit, digit, "{name}");
+    }
+    let spectra = Spectra::of(&report, 0);
+    let alphas = plan.values(Measure::Alpha, &spectra);
+    assert!(alphas.iter().copied().eq(report.blocks.iter().map(|b| b.alpha)));
+    let norms = plan.values(Measure::SpectralNorm, &spectra);
+    assert!(norms.iter().copied().eq(report.blocks.iter().map(|b| b.spectral_norm)));
+    assert_eq!(spread(&alphas), report.summary.alpha_std);
+    assert!((spread(&alphas).unwrap() - 0.050663).abs() < 1e-6);
+    let factors = plan.factors(&Mapping::default(), &alphas, (1.25, 1.25), None).unwrap();
+    let metrics: Vec<f64> = alphas.iter().flatten().copied().collect();
+    assert_eq!(factors, Mapping::default().factors(&metrics, (1.25, 1.25), None).unwrap());
+}
+
+#[test]
+fn by_layer_a_bias_goes_with_its_weight_and_norms_keep_the_base_rate() {
+    let report = report(&in_memory(&minilm(), |_| true));
+    let options = UnitOptions { per: Some(Per::Layer), exclude_last: true, ..UnitOptions::default() };
+    let (plan, names) = plan(&report, &options);
+    assert_eq!(plan.units.len(), 36);
+    assert!(plan.units[35].excluded && plan.units.iter().filter(|u| u.excluded).count() == 1);
+    assert_eq!(plan.units[35].name, "encoder.layer.5.output.dense.weight");
+    let unit_of = |name: &str| plan.of_parameter[names.iter().position(|n| n == name).unwrap()];
+    let query = "encoder.layer.2.attention.self.query";
+    let unit = unit_of(&format!("{query}.weight")).unwrap();
+    assert_eq!(plan.units[unit].name, format!("{query}.weight"));
+    assert_eq!(unit_of(&format!("{query}.bias")), Some(unit));
+    for name in ["encoder.layer.2.output.LayerNorm.weight", "pooler.dense.weight", "classifier.weight"] {
+        assert_eq!(unit_of(name), None, "{name}");
+    }
+    assert_eq!(plan.of_parameter.iter().flatten().count(), 72);
+}
+
+#[test]
+fn excluded_blocks_keep_the_base_rate_and_are_named_where_none_fits() {
+    let report = report(&in_memory(&minilm(), |_| true));
+    let exclude = |pattern: &str| UnitOptions { exclude: vec![pattern.to_owned()], ..UnitOptions::default() };
+    let (plan, names) = plan(&report, &exclude("*.layer.[01]"));
+    let alphas = plan.values(Measure::Alpha, &Spectra::of(&report, 0));
+    let factors = plan.factors(&Mapping::default(), &alphas, (6.0, 6.0), None).unwrap();
+    assert_eq!(factors[..2], [1.0, 1.0]);
+    let rest: Vec<f64> = alphas[2..].iter().flatten().copied().collect();
+    assert_eq!(factors[2..], Mapping::default().factors(&rest, (6.0, 6.0), None).unwrap());
+    let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
+    let error = Plan::new(&report, &borrowed, &exclude("*.layer.9")).unwrap_err().to_string();
+    assert!(error.contains("`encoder.layer.0`, `encoder.layer.1`"), "{error}");
+}
+
+#[test]
+fn the_parts_of_a_fused_tensor_are_one_unit() {
+    let path = fixture("silero-vad");
+    let checkpoint = in_memory(&path, |_| true);
+    let settings = Settings { min_eigenvalues: 12, ..Settings::default() };
+    let report = analyze(&checkpoint, &settings, &Silent).unwrap();
+    let names: Vec<&str> = checkpoint.tensors().iter().map(|t| t.name.as_str()).collect();
+    let options = UnitOptions { per: Some(Per::Layer), ..UnitOptions::default() };
+    let plan = Plan::new(&report, &names, &options).unwrap();
+    let fused = plan.units.iter().find(|unit| unit.name.contains("weight_ih")).unwrap();
+    assert_eq!((fused.matrices.len(), fused.tensors.len()), (4, 1));
+    let position = plan.units.iter().position(|unit| unit == fused);
+    let bias = names.iter().position(|name| name.contains("bias_ih")).unwrap();
+    assert_eq!(plan.of_parameter[bias], position);
+}
