@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use super::{Mapping, Measure, Spectra};
 use crate::blocks::{Naming, Statistics, mean};
 use crate::error::{Error, Result};
-use crate::rebalance::options::Per;
 use crate::report::Report;
 use crate::text::printable;
 
@@ -22,8 +21,6 @@ const SHOWN: usize = 12;
 /// What a user chooses about units.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UnitOptions {
-    /// By block or by layer; `None` takes the report's granularity.
-    pub per: Option<Per>,
     /// Units to leave at the base rate: patterns such as `encoder.layer.0` or `*.layer.1*`.
     pub exclude: Vec<String>,
     /// Leave the last unit at the base rate, too.
@@ -60,10 +57,7 @@ impl Plan {
     /// # Errors
     /// [`Error::Setting`] where a pattern is none, or fits no unit.
     pub fn new(report: &Report, parameters: &[&str], options: &UnitOptions) -> Result<Plan> {
-        let by_block = match options.per {
-            Some(per) => per == Per::Block,
-            None => report.settings.granularity == "block",
-        };
+        let by_block = report.settings.granularity == "block";
         let (mut units, of_parameter) = if by_block {
             let family = report.checkpoint.architecture.as_deref();
             let naming = Naming::new(parameters, family, report.settings.block_pattern.as_deref())?;
