@@ -241,7 +241,9 @@ impl Event {
         let Event { step, from, to, std, course, .. } = self;
         let why = match self.reason {
             Reason::Behind => format!("the alpha STD, {std:.6}, falls too slowly (course: {course:.6})"),
-            Reason::Ahead => format!("the alpha STD, {std:.6}, falls faster than it has to (course: {course:.6})"),
+            Reason::Ahead => {
+                format!("the alpha STD, {std:.6}, falls faster than it has to (course: {course:.6})")
+            }
             Reason::Reached => format!("the alpha STD, {std:.6}, is where it was to be"),
             Reason::MetricFell => "the metric fell too far below its best".to_owned(),
         };
@@ -257,8 +259,13 @@ mod tests {
     const START: f64 = 0.05;
 
     fn course(target: Target, steps: u64) -> Course {
-        let rate =
-            BaseRate { peak: 1e-4, decay: Decay::Linear, warmup_steps: steps / 16, steps, steps_per_epoch: steps / 10 };
+        let rate = BaseRate {
+            peak: 1e-4,
+            decay: Decay::Linear,
+            warmup_steps: steps / 16,
+            steps,
+            steps_per_epoch: steps / 10,
+        };
         Course { target, start: START, rate, cap: 8.0, max_metric_drop: Some(0.02) }
     }
 
