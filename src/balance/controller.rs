@@ -189,7 +189,11 @@ impl Controller {
     /// Takes in an evaluation after `step` optimizer steps. A metric that lies further below its best than
     /// is allowed halves the gain, and nothing raises it before an evaluation is good again.
     pub fn evaluated(&mut self, step: u64, metric: f64) -> Option<Event> {
-        let best = self.best.filter(|best| !(metric > *best)).or((!metric.is_nan()).then_some(metric))?;
+        let best = match self.best {
+            Some(best) if metric <= best || metric.is_nan() => best,
+            None if metric.is_nan() => return None,
+            _ => metric,
+        };
         self.best = Some(best);
         self.held = self.course.max_metric_drop.is_some_and(|allowed| has_fallen(best, metric, allowed));
         self.spend(step);

@@ -1,12 +1,16 @@
 //! `--spectra-interval auto`: which alphas are due to be computed again, and what they are meanwhile.
 //!
 //! Between two computations the alpha of a unit is taken to move in proportion to the displacement of its
-//! weights, d = ‖W − W_last‖_F/‖W_last‖_F, with the velocity (per displacement) of the last interval:
-//! what is in use is alpha_last + v·d. How wrong that may be is learned from how wrong it was. The
-//! secant of an interval d₁ misses a curve with second derivative 2c by c·d·(d + d₁) after a further d, so
-//! that every computation tells a c, and the uncertainty of the next prediction is that of the c seen so
-//! far. A unit is due when its uncertainty exceeds the tolerance. What is known of one unit is
-//! a first guess for the others, and where nothing is known yet, constants are.
+//! weights, d = ‖W − W_last‖_F/‖W_last‖_F, with the velocity v (per displacement) of the last interval:
+//! what is in use is alpha_last + v·d. How wrong that may be is learned from how wrong it was, in two ways,
+//! of which the larger counts. The secant of an interval d₁ misses a curve with second derivative 2c by
+//! c·d·(d + d₁) after a further d, so that every computation tells a c; and it tells by which part of itself
+//! the predicted move was wrong. What is known of one unit is a first guess for the others, and
+//! where nothing is known yet, constants are (of MiniLM in fine-tuning: fixtures/alpha_paths.py).
+//!
+//! A unit is due when the uncertainty exceeds the tolerance, and also where the prediction reaches further
+//! than what was seen bears out: a path may turn at any time. Units whose weights hardly move are never
+//! due. For d a sample of the rows is enough: it is a mean over many elements.
 
 use serde::{Deserialize, Serialize};
 
