@@ -118,7 +118,9 @@ mod tests {
 
     #[test]
     fn a_run_of_nothing_has_a_rate() {
-        for decay in [Decay::Linear, Decay::Cosine, Decay::Constant, Decay::Step { every_epochs: 0, gamma: 0.5 }] {
+        for decay in
+            [Decay::Linear, Decay::Cosine, Decay::Constant, Decay::Step { every_epochs: 0, gamma: 0.5 }]
+        {
             let rate = BaseRate { peak: 1.0, decay, warmup_steps: 0, steps: 0, steps_per_epoch: 0 };
             assert!(rate.at(0).is_finite() && rate.at(9).is_finite());
         }

@@ -240,7 +240,10 @@ mod tests {
         assert_eq!(seen.map(|s| s.is_some()), [false, false, false, false, true]);
         assert_eq!(rule.best(), Some(0.6));
         let sentence = seen[4].unwrap().sentence();
-        assert!(sentence.starts_with("Stopped after 1.5 epochs because 2 evaluations in a row"), "{sentence}");
+        assert!(
+            sentence.starts_with("Stopped after 1.5 epochs because 2 evaluations in a row"),
+            "{sentence}"
+        );
     }
 
     #[test]

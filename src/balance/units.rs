@@ -207,8 +207,9 @@ fn bias_of(weight: &str) -> Option<String> {
 }
 
 fn exclude(units: &mut [Unit], pattern: &str) -> Result<()> {
-    let invalid =
-        |e: globset::Error| Error::Setting(format!("--exclude takes name patterns such as '*.layer.0': {e}."));
+    let invalid = |e: globset::Error| {
+        Error::Setting(format!("--exclude takes name patterns such as '*.layer.0': {e}."))
+    };
     let glob = GlobBuilder::new(pattern).literal_separator(false).build().map_err(invalid)?.compile_matcher();
     let mut found = false;
     for unit in units.iter_mut().filter(|unit| glob.is_match(&unit.name)) {

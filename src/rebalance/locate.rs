@@ -45,10 +45,13 @@ impl Places<'_> {
             // What was asked for and is not there is no reason to take another one.
             return match is_program(file) {
                 true => Ok(file.to_path_buf()),
-                false => Err(Error::NotFound(format!("{origin} names {}, which is no program.", shown(file)))),
+                false => {
+                    Err(Error::NotFound(format!("{origin} names {}, which is no program.", shown(file))))
+                }
             };
         }
-        let on_path = self.path.as_deref().map(|path: &OsStr| std::env::split_paths(path).collect::<Vec<_>>());
+        let on_path =
+            self.path.as_deref().map(|path: &OsStr| std::env::split_paths(path).collect::<Vec<_>>());
         let folders = self.beside.map(Path::to_path_buf).into_iter().chain(on_path.unwrap_or_default());
         // An empty entry of PATH would mean the working directory, where anything can lie.
         let files = folders.filter(|folder| folder.is_absolute()).map(|folder| folder.join(file_name()));

@@ -158,7 +158,8 @@ impl Preset {
     /// all there, or else one without names.
     pub fn columns_in(&self, names: &[&str]) -> Option<&'static Columns> {
         let has = |c: &&Columns| {
-            c.header && [Some(c.text), c.pair, Some(c.label)].into_iter().flatten().all(|n| names.contains(&n))
+            c.header
+                && [Some(c.text), c.pair, Some(c.label)].into_iter().flatten().all(|n| names.contains(&n))
         };
         self.columns.iter().find(has).or_else(|| self.columns.iter().find(|c| !c.header))
     }
@@ -199,8 +200,7 @@ const MICRO: &[MetricName] = &[MetricName::MicroF1, MetricName::Accuracy];
 const MACRO: &[MetricName] = &[MetricName::MacroF1, MetricName::Accuracy];
 const BOTH: &[MetricName] = &[MetricName::AccuracyF1, MetricName::Accuracy, MetricName::F1];
 const ACCURACY: &[MetricName] = &[MetricName::Accuracy];
-const CORRELATIONS: &[MetricName] =
-    &[MetricName::PearsonSpearman, MetricName::Pearson, MetricName::Spearman];
+const CORRELATIONS: &[MetricName] = &[MetricName::PearsonSpearman, MetricName::Pearson, MetricName::Spearman];
 
 /// The eight tasks of GLUE that the paper trains, and its five domain-specific sets.
 pub static PRESETS: &[Preset] = &[

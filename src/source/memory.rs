@@ -92,7 +92,10 @@ mod tests {
     #[test]
     fn a_name_occurs_once() {
         let tensor = || ("w".to_owned(), Dtype::U8, vec![1], vec![0]);
-        assert!(matches!(Checkpoint::in_memory(None, vec![tensor(), tensor()]), Err(Error::Malformed { .. })));
+        assert!(matches!(
+            Checkpoint::in_memory(None, vec![tensor(), tensor()]),
+            Err(Error::Malformed { .. })
+        ));
     }
 
     #[test]
