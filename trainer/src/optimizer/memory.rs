@@ -1,6 +1,7 @@
 //! What an optimizer remembers of each parameter between steps, and how that is saved and restored.
 
-use std::collections::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use tch::Tensor;
 
@@ -32,19 +33,15 @@ impl Slot {
 /// All parameters' parts, by the parameters' places; none before a parameter's first step.
 #[derive(Debug, Default)]
 pub struct Memory {
-    slots: Vec<Option<Slot>>,
+    slots: BTreeMap<usize, Slot>,
 }
 
 impl Memory {
     /// Counts one more step of the parameter at `place`; before the first one, `fresh` makes its tensors.
     pub fn advance(&mut self, place: usize, fresh: impl FnOnce() -> Result<Tensors>) -> Result<&mut Slot> {
-        if self.slots.len() <= place {
-            self.slots.resize_with(place + 1, || None);
-        }
-        let slot = match self.slots.get_mut(place) {
-            Some(Some(slot)) => slot,
-            Some(empty) => empty.insert(Slot { steps: 0, tensors: fresh()? }),
-            None => unreachable!("the slots were just made to reach there"),
+        let slot = match self.slots.entry(place) {
+            Entry::Occupied(slot) => slot.into_mut(),
+            Entry::Vacant(empty) => empty.insert(Slot { steps: 0, tensors: fresh()? }),
         };
         slot.steps += 1;
         Ok(slot)
@@ -52,14 +49,14 @@ impl Memory {
 
     /// The part of the parameter at `place`, after its first step.
     pub fn get(&self, place: usize) -> Option<&Slot> {
-        self.slots.get(place)?.as_ref()
+        self.slots.get(&place)
     }
 
     /// `<parameter>.step`, and the other tensors likewise.
     pub fn state(&self, parameters: &[Parameter]) -> Result<Vec<(String, Tensor)>> {
         let mut state = Vec::new();
-        for (parameter, slot) in parameters.iter().zip(&self.slots) {
-            let Some(slot) = slot else { continue };
+        for (place, parameter) in parameters.iter().enumerate() {
+            let Some(slot) = self.get(place) else { continue };
             let steps = i64::try_from(slot.steps).unwrap_or(i64::MAX);
             state.push((format!("{}.{STEP}", parameter.name), Tensor::f_from_slice(&[steps])?));
             for (what, tensor) in &slot.tensors {
@@ -77,13 +74,10 @@ impl Memory {
     ) -> Result<Memory> {
         let mut saved: HashMap<&str, &Tensor> =
             state.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        let mut slots = Vec::with_capacity(parameters.len());
-        for parameter in parameters {
+        let mut slots = BTreeMap::new();
+        for (place, parameter) in parameters.iter().enumerate() {
             let name = format!("{}.{STEP}", parameter.name);
-            let Some(steps) = saved.remove(name.as_str()) else {
-                slots.push(None);
-                continue;
-            };
+            let Some(steps) = saved.remove(name.as_str()) else { continue };
             let steps = count(&name, steps)?;
             let mut tensors = fresh(parameter)?;
             for (what, tensor) in &mut tensors {
@@ -94,7 +88,7 @@ impl Memory {
                 }
                 tensor.f_copy_(values)?;
             }
-            slots.push(Some(Slot { steps, tensors }));
+            slots.insert(place, Slot { steps, tensors });
         }
         match saved.keys().min() {
             Some(name) => Err(mismatch(name, "belongs to nothing here")),

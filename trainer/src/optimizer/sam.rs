@@ -1,6 +1,9 @@
 //! Sharpness-aware minimisation around another optimizer, plain (Foret et al. 2021) and adaptive (Kwon et
 //! al. 2021).
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use tch::Tensor;
 
 use super::{Optimizer, gradient, weight};
@@ -25,7 +28,7 @@ pub struct Sam {
     inner: Box<dyn Optimizer>,
     settings: SamSettings,
     /// Copies of the weights, by place; w + e − e is not w. Kept, since they are needed at each step.
-    copies: Vec<Option<Tensor>>,
+    copies: BTreeMap<usize, Tensor>,
     /// The places whose weights are perturbed now.
     perturbed: Vec<usize>,
 }
@@ -33,21 +36,16 @@ pub struct Sam {
 impl Sam {
     /// Around an optimizer.
     pub fn new(inner: Box<dyn Optimizer>, settings: SamSettings) -> Sam {
-        Sam { inner, settings, copies: Vec::new(), perturbed: Vec::new() }
+        Sam { inner, settings, copies: BTreeMap::new(), perturbed: Vec::new() }
     }
 
     /// Keeps the weight's values.
     fn keep(&mut self, place: usize, weight: &Tensor) -> Result<()> {
-        if self.copies.len() <= place {
-            self.copies.resize_with(place + 1, || None);
-        }
-        if let Some(copy) = self.copies.get_mut(place) {
-            let copy = match copy {
-                Some(copy) => copy,
-                None => copy.insert(weight.f_empty_like()?),
-            };
-            copy.f_copy_(weight)?;
-        }
+        let copy = match self.copies.entry(place) {
+            Entry::Occupied(copy) => copy.into_mut(),
+            Entry::Vacant(empty) => empty.insert(weight.f_empty_like()?),
+        };
+        copy.f_copy_(weight)?;
         Ok(())
     }
 }
@@ -100,7 +98,7 @@ impl Optimizer for Sam {
 
     fn unperturb(&mut self, parameters: &[Parameter]) -> Result<()> {
         for place in std::mem::take(&mut self.perturbed) {
-            if let (Some(parameter), Some(Some(copy))) = (parameters.get(place), self.copies.get(place)) {
+            if let (Some(parameter), Some(copy)) = (parameters.get(place), self.copies.get(&place)) {
                 weight(parameter)?.f_copy_(copy)?;
             }
         }
