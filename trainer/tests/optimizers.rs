@@ -170,7 +170,10 @@ fn ten_steps_are_those_of_pytorch_and_transformers() {
         for step in 1..=STEPS {
             let norm = problem.step(&mut *optimizer, case["rate"].as_f64().unwrap(), step, max_norm);
             if let Some(expected) = norms.get(step as usize - 1) {
-                assert!((norm / expected - 1.0).abs() < 1e-5, "{name}, norm at step {step}: {norm}, {expected}");
+                assert!(
+                    (norm / expected - 1.0).abs() < 1e-5,
+                    "{name}, norm at step {step}: {norm}, {expected}"
+                );
             }
             let Some(after) = case["after"].get(step.to_string()) else { continue };
             for (parameter, found) in problem.parameters.iter().zip(problem.values()) {
@@ -241,8 +244,7 @@ fn a_state_of_something_else_is_refused_and_changes_nothing() {
 fn rates_that_do_not_fit_are_refused() {
     let reference = reference();
     let problem = Small::new(&reference, true);
-    for settings in
-        [Settings::AdamW(adam(0.0)), sgd(0.9), Settings::Adafactor(AdafactorSettings::default())]
+    for settings in [Settings::AdamW(adam(0.0)), sgd(0.9), Settings::Adafactor(AdafactorSettings::default())]
     {
         let mut optimizer = settings.build(None);
         problem.gradients(2);

@@ -60,7 +60,10 @@ struct Moments {
 
 enum Second {
     /// Means over the last dimension (`rows`: shape without it) and over the one before (`columns`).
-    Factored { rows: Tensor, columns: Tensor },
+    Factored {
+        rows: Tensor,
+        columns: Tensor,
+    },
     Whole(Tensor),
 }
 
