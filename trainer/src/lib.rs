@@ -9,6 +9,7 @@
 //! ```
 
 pub mod error;
+pub mod optimizer;
 pub mod torch;
 pub mod training;
 

@@ -10,7 +10,7 @@ unsafe extern "C" {
 }
 
 /// Turns a message of the shim into an error.
-fn checked(message: *mut c_char) -> Result<(), TchError> {
+pub(super) fn checked(message: *mut c_char) -> Result<(), TchError> {
     if message.is_null() {
         return Ok(());
     }
