@@ -8,7 +8,9 @@
 //! files ────── data ───┘
 //! ```
 
+pub mod data;
 pub mod error;
+pub mod score;
 pub mod torch;
 pub mod training;
 
