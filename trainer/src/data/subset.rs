@@ -22,7 +22,9 @@ pub enum Choice {
 pub fn choose(targets: &Targets, ratio: f64, choice: Choice, seed: u64) -> Result<Vec<usize>> {
     let rows = targets.len();
     if !(ratio > 0.0 && ratio <= 1.0) {
-        return Err(Error::Option(format!("a part of {ratio} of the training examples: it must be in (0, 1].")));
+        return Err(Error::Option(format!(
+            "a part of {ratio} of the training examples: it must be in (0, 1]."
+        )));
     }
     // As Python's int(N * ratio), with the same rounding of the product.
     let count = (rows as f64 * ratio) as usize;
@@ -100,7 +102,19 @@ mod tests {
 
     /// 60, 30 and 10 rows of three classes.
     fn three() -> Targets {
-        Targets::Classes((0..100).map(|row| if row < 60 { 0 } else if row < 90 { 1 } else { 2 }).collect())
+        Targets::Classes(
+            (0..100)
+                .map(|row| {
+                    if row < 60 {
+                        0
+                    } else if row < 90 {
+                        1
+                    } else {
+                        2
+                    }
+                })
+                .collect(),
+        )
     }
 
     fn counts(targets: &Targets, rows: &[usize]) -> Vec<usize> {
@@ -121,7 +135,8 @@ mod tests {
     #[test]
     fn strata_keep_their_proportions() {
         let targets = three();
-        for (ratio, expected) in [(0.1, [6, 3, 1]), (0.05, [3, 2, 0]), (0.01, [1, 0, 0]), (1.0, [60, 30, 10])] {
+        for (ratio, expected) in [(0.1, [6, 3, 1]), (0.05, [3, 2, 0]), (0.01, [1, 0, 0]), (1.0, [60, 30, 10])]
+        {
             let rows = choose(&targets, ratio, Choice::Stratified, 3).unwrap();
             assert_eq!(counts(&targets, &rows), expected, "{ratio}");
         }

@@ -64,7 +64,10 @@ fn json_lines_say_what_is_wrong_and_where() {
 fn csv_has_quotes_and_tsv_has_none() {
     let csv = "text,label\r\n\"a, \"\"b\"\"\nc\",1\r\n\"\",2\r\n";
     let found = table("x.csv", csv, &columns("text", None, "label"));
-    assert_eq!((found.texts, found.labels), (vec!["a, \"b\"\nc".to_owned(), String::new()], vec![text("1"), text("2")]));
+    assert_eq!(
+        (found.texts, found.labels),
+        (vec!["a, \"b\"\nc".to_owned(), String::new()], vec![text("1"), text("2")])
+    );
     let tsv = "sentence\tlabel\n\"no closing\t0\n5\" \"x\"\t1\n";
     let found = table("x.tsv", tsv, &columns("sentence", None, "label"));
     assert_eq!(found.texts, ["\"no closing", "5\" \"x\""]);
@@ -110,7 +113,9 @@ fn delimited_files_say_what_is_wrong_and_where() {
         refusal("x.tsv", "text\tlabel\na\nb\n", &wanted),
         "every row has fewer fields than the header's 2."
     );
-    assert!(refusal("x.tsv", b"text\tlabel\ncaf\xe9\t1\n", &wanted).contains("byte 0xe9 at offset 14, in line 2"));
+    assert!(
+        refusal("x.tsv", b"text\tlabel\ncaf\xe9\t1\n", &wanted).contains("byte 0xe9 at offset 14, in line 2")
+    );
 }
 
 #[test]
@@ -140,7 +145,8 @@ fn parquet_of_the_hub_is_read() {
     assert_eq!(targets, Targets::Classes((0..20).map(|n| n % 2).collect()));
     assert_eq!(read(&path, &columns("0", None, "1")).unwrap(), Table { label: found_label("1"), ..found });
 
-    let pairs = read(&fixture("trainer/data/pairs.parquet"), &columns("sentence1", Some("sentence2"), "label"));
+    let pairs =
+        read(&fixture("trainer/data/pairs.parquet"), &columns("sentence1", Some("sentence2"), "label"));
     let pairs = pairs.unwrap();
     assert!(pairs.pairs.as_ref().unwrap()[0].ends_with(" (19)"));
     let targets = Labels::Regression.read(&pairs).unwrap();

@@ -20,7 +20,8 @@ fn fixture(path: &str) -> PathBuf {
 /// A file of expected values.
 fn expected(name: &str) -> Value {
     let path = fixture("trainer/data").join(name);
-    serde_json::from_slice(&std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))).unwrap()
+    serde_json::from_slice(&std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
+        .unwrap()
 }
 
 fn numbers<T>(value: &Value, convert: impl Fn(&Value) -> Option<T>) -> Vec<T> {
@@ -29,10 +30,5 @@ fn numbers<T>(value: &Value, convert: impl Fn(&Value) -> Option<T>) -> Vec<T> {
 
 /// Columns by name or number.
 fn columns(text: &str, pair: Option<&str>, label: &str) -> Columns {
-    Columns {
-        text: Column::new(text),
-        pair: pair.map(Column::new),
-        label: Column::new(label),
-        header: None,
-    }
+    Columns { text: Column::new(text), pair: pair.map(Column::new), label: Column::new(label), header: None }
 }

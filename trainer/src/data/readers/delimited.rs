@@ -67,7 +67,8 @@ impl Reader for Delimited {
         let places = places(path, columns, &record)?;
         let mut more = !columns.has_header() || reader.read_record(&mut record).map_err(failed)?;
         while more {
-            let row = Fields { path, record: &record, places: &places, row: table.len() + table.left_out + 1 };
+            let row =
+                Fields { path, record: &record, places: &places, row: table.len() + table.left_out + 1 };
             row.append(self, &mut table)?;
             more = reader.read_record(&mut record).map_err(failed)?;
         }

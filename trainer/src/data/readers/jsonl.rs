@@ -45,7 +45,9 @@ impl Reader for JsonLines {
 fn parse(path: &Path, number: u64, content: &str) -> Result<Value> {
     let value: Value = serde_json::from_str(content).map_err(|error| {
         let hint = match number {
-            1 if content.starts_with('[') => " (Each line holds one object; a file with one array is not read.)",
+            1 if content.starts_with('[') => {
+                " (Each line holds one object; a file with one array is not read.)"
+            }
             _ => "",
         };
         // serde_json counts lines within what it was given.

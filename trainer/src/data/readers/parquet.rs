@@ -47,7 +47,10 @@ impl Reader for Parquet {
 }
 
 fn invalid(path: &Path, error: &ParquetError) -> Error {
-    malformed(path, format!("this is not a Parquet file that can be read: {}.", printable(&error.to_string())))
+    malformed(
+        path,
+        format!("this is not a Parquet file that can be read: {}.", printable(&error.to_string())),
+    )
 }
 
 struct Opened<'a> {
@@ -105,7 +108,9 @@ impl Opened<'_> {
         let integer = |value: &i64| Ok(Cell::Integer(*value));
         let done = match reader {
             ColumnReader::BoolColumnReader(mut r) => values(&mut r, depth, cells, |v| Ok(Cell::Bool(*v))),
-            ColumnReader::Int32ColumnReader(mut r) => values(&mut r, depth, cells, |v| integer(&i64::from(*v))),
+            ColumnReader::Int32ColumnReader(mut r) => {
+                values(&mut r, depth, cells, |v| integer(&i64::from(*v)))
+            }
             ColumnReader::Int64ColumnReader(mut r) => values(&mut r, depth, cells, integer),
             ColumnReader::FloatColumnReader(mut r) => {
                 values(&mut r, depth, cells, |v| Ok(Cell::Real(f64::from(*v))))

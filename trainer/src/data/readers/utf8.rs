@@ -103,12 +103,14 @@ mod tests {
         let text = "a\u{e9}\n\u{1f600}\u{4e2d}";
         assert_eq!(read(text.as_bytes()).unwrap(), text);
         let error = read(b"ab\nc\xe9d").unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "the file is not UTF-8: byte 0xe9 at offset 4, in line 2. Save it as UTF-8."
-        );
+        assert_eq!(error, "the file is not UTF-8: byte 0xe9 at offset 4, in line 2. Save it as UTF-8.");
         assert!(read(b"\xff\xfea\0").unwrap_err().to_string().contains("UTF-16"));
         // The file ends within a character.
-        assert!(read("caf\u{e9}".as_bytes().split_last().unwrap().1).unwrap_err().to_string().contains("offset 3"));
+        assert!(
+            read("caf\u{e9}".as_bytes().split_last().unwrap().1)
+                .unwrap_err()
+                .to_string()
+                .contains("offset 3")
+        );
     }
 }

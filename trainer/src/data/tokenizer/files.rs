@@ -31,7 +31,8 @@ pub(super) fn open(directory: &Path) -> Result<TextTokenizer> {
     } else if let (Some(path), Some(merges)) = (there("vocab.json"), there("merges.txt")) {
         (byte_pairs(&path, &merges, &config)?, path)
     } else {
-        let reason = "there is no tokenizer: neither tokenizer.json, nor vocab.txt, nor vocab.json with merges.txt.";
+        let reason =
+            "there is no tokenizer: neither tokenizer.json, nor vocab.txt, nor vocab.json with merges.txt.";
         return Err(Error::Model { path: directory.to_path_buf(), reason: reason.to_owned() });
     };
     let side = config.side(&tokenizer);
@@ -146,10 +147,9 @@ impl Config {
                 return Ok(None);
             }
             let text = std::fs::read(&path).map_err(Error::io("read", &path))?;
-            serde_json::from_slice(&text).map(Some).map_err(|error| Error::Model {
-                reason: format!("this is not valid JSON: {error}."),
-                path,
-            })
+            serde_json::from_slice(&text)
+                .map(Some)
+                .map_err(|error| Error::Model { reason: format!("this is not valid JSON: {error}."), path })
         };
         let files = [read("tokenizer_config.json")?, read("special_tokens_map.json")?];
         let model = read("config.json")?;
