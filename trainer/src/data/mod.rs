@@ -5,11 +5,12 @@
 //!                            └─ TextTokenizer ── Tokens ───────────────────┴─ Examples ── Batch
 //! ```
 //!
-//! Everything random (which rows, in which order) comes from [`random::Draws`], whose numbers are fixed by
+//! [`prepare`] does all of it. Everything random (which rows, in which order) comes from [`random::Draws`], whose numbers are fixed by
 //! its description, so that an interrupted run goes on in the same order with any later version.
 
 mod examples;
 mod labels;
+mod prepare;
 pub mod random;
 pub mod readers;
 pub mod subset;
@@ -18,6 +19,7 @@ mod tokenizer;
 
 pub use examples::{Batch, Examples};
 pub use labels::{Labels, Targets};
+pub use prepare::{Prepared, Sources, prepare};
 pub use readers::read;
 pub use table::{Cell, Column, Columns, Table};
 pub use tokenizer::{TextTokenizer, Tokens};

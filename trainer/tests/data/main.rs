@@ -1,9 +1,12 @@
 //! Text data from files to tensors, against transformers, scikit-learn, SciPy and pyarrow (fixtures/trainer/data).
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
 mod batches;
 mod files;
 mod hostile;
 mod orders;
+mod prepared;
 mod scores;
 mod tokens;
 

@@ -96,7 +96,7 @@ fn configuration_decides_on_the_side_and_the_filling() {
     }));
     let left = left.unwrap();
     assert_eq!((right.pad(), left.pad()), (0, 4));
-    let table = table("the dog and the fox", None);
+    let table = table("the dog and the fox and the dog and the fox", None);
     let whole = right.tokenise(&table, 100).unwrap().ids(0).to_vec();
     let n = whole.len();
     assert!(n > 8);
