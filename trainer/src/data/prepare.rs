@@ -63,7 +63,7 @@ pub fn prepare(sources: &Sources, tokenizer: &TextTokenizer) -> Result<Prepared>
     };
     let targets = labels.read(&table)?;
     let mut train = Part { table, targets };
-    let mut notes = train.notes();
+    let mut notes: Vec<String> = train.notes().into_iter().collect();
     let eval = match sources.eval {
         Some(path) => {
             let table = super::read(path, sources.columns)?;
