@@ -9,6 +9,7 @@
 //! its description, so that an interrupted run goes on in the same order with any later version.
 
 mod examples;
+mod guard;
 mod labels;
 mod prepare;
 pub mod random;

@@ -12,6 +12,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::ColumnDescriptor;
 
 use super::Reader;
+use crate::data::guard::guarded;
 use crate::data::table::{Cell, Column, Columns, Table, malformed};
 use crate::error::{Error, Result};
 
@@ -31,8 +32,14 @@ impl Reader for Parquet {
     }
 
     fn read(&self, path: &Path, columns: &Columns) -> Result<Table> {
+        guarded(|| Parquet::table(path, columns)).unwrap_or_else(|said| Err(invalid(path, said)))
+    }
+}
+
+impl Parquet {
+    fn table(path: &Path, columns: &Columns) -> Result<Table> {
         let file = File::open(path).map_err(Error::io("open", path))?;
-        let reader = SerializedFileReader::new(file).map_err(|error| invalid(path, &error))?;
+        let reader = SerializedFileReader::new(file).map_err(|error| invalid(path, error))?;
         let opened = Opened { path, reader };
         let mut table = Table::new(path, columns);
         table.texts = opened.texts(&columns.text)?;
@@ -46,7 +53,7 @@ impl Reader for Parquet {
     }
 }
 
-fn invalid(path: &Path, error: &ParquetError) -> Error {
+fn invalid(path: &Path, error: impl std::fmt::Display) -> Error {
     malformed(
         path,
         format!("this is not a Parquet file that can be read: {}.", printable(&error.to_string())),
@@ -88,7 +95,7 @@ impl Opened<'_> {
         }
         let mut cells = Vec::new();
         for group in 0..self.reader.num_row_groups() {
-            let failed = |error| invalid(self.path, &error);
+            let failed = |error: ParquetError| invalid(self.path, error);
             let group = self.reader.get_row_group(group).map_err(failed)?;
             let reader = group.get_column_reader(index).map_err(failed)?;
             self.append(column, &descriptor, reader, &mut cells)?;
@@ -120,7 +127,7 @@ impl Opened<'_> {
             _ => Err(Failure::NotText),
         };
         done.map_err(|failure| match failure {
-            Failure::Parquet(error) => invalid(self.path, &error),
+            Failure::Parquet(error) => invalid(self.path, error),
             Failure::NotText => {
                 let row = cells.len() + 1;
                 malformed(self.path, format!("row {row}, column {column} is not text in UTF-8."))

@@ -14,6 +14,7 @@ use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{AddedToken, Tokenizer, TruncationDirection};
 
 use super::{Side, TextTokenizer};
+use crate::data::guard::guarded;
 use crate::error::{Error, Result};
 
 /// The names of special tokens in a configuration.
@@ -55,7 +56,7 @@ fn invalid<E: std::fmt::Display>(path: &Path) -> impl FnOnce(E) -> Error {
 
 fn from_json(path: &Path) -> Result<Tokenizer> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    Tokenizer::from_bytes(bytes).map_err(invalid(path))
+    guarded(|| Tokenizer::from_bytes(bytes)).map_err(invalid(path))?.map_err(invalid(path))
 }
 
 /// BERT's: lower case unless the configuration says otherwise, `[CLS] a [SEP] b [SEP]`.
