@@ -8,8 +8,10 @@
 //! files ────── data ───┘
 //! ```
 
+pub mod data;
 pub mod error;
 pub mod optimizer;
+pub mod score;
 pub mod torch;
 pub mod training;
 

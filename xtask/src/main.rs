@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 const USAGE: &str = "\
 usage: cargo xtask TASK
 
-  setup   install the system's OpenBLAS (for the second engine) and fetch the pinned models
+  setup   install the system's OpenBLAS (for the second engine) and fetch the pinned models and texts
   lint    rustfmt and clippy, warnings as errors
   trainer [--cuda]: fetch libtorch (with what a GPU needs) and build evenkeel-trainer
   test    setup, then every test
@@ -45,7 +45,8 @@ fn main() -> ExitCode {
 
 fn setup() -> Result {
     install_openblas()?;
-    run(Command::new(python()).arg("fixtures/fetch.py"))
+    run(Command::new(python()).arg("fixtures/fetch.py"))?;
+    run(Command::new(python()).arg("fixtures/snippets.py"))
 }
 
 fn lint() -> Result {

@@ -1,0 +1,302 @@
+//! Scores of a classifier or a regression: plain arithmetic in `f64`, defined as scikit-learn and SciPy do.
+//!
+//! Where a score does not exist: F1 of a class that is neither predicted nor expected is 0, and so is the
+//! Matthews correlation if all predictions or all labels are of one class (scikit-learn's choices); Pearson's
+//! and Spearman's correlations are NaN if one side is constant or there are fewer than two rows (SciPy's).
+//! Every score of no rows is NaN.
+
+use crate::error::{Error, Result};
+
+/// A score. Larger is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// The part of the rows that is right.
+    Accuracy,
+    /// F1 of class 1, for two classes.
+    F1,
+    /// The mean of all classes' F1.
+    MacroF1,
+    /// F1 over all classes together; for one label a row the same as accuracy.
+    MicroF1,
+    /// The Matthews correlation (Gorodkin's, for more than two classes).
+    Matthews,
+    /// Pearson's correlation.
+    Pearson,
+    /// Spearman's rank correlation, equal values sharing their mean rank.
+    Spearman,
+    /// The mean of accuracy and F1 (MRPC, QQP).
+    AccuracyF1,
+    /// The mean of accuracy and macro-F1 (CB).
+    AccuracyMacroF1,
+    /// The mean of Pearson's and Spearman's correlations (STS-B).
+    PearsonSpearman,
+}
+
+/// All of them, with the names that logs and options use.
+pub const METRICS: &[(&str, Metric)] = &[
+    ("accuracy", Metric::Accuracy),
+    ("f1", Metric::F1),
+    ("macro-f1", Metric::MacroF1),
+    ("micro-f1", Metric::MicroF1),
+    ("matthews", Metric::Matthews),
+    ("pearson", Metric::Pearson),
+    ("spearman", Metric::Spearman),
+    ("accuracy-f1", Metric::AccuracyF1),
+    ("accuracy-macro-f1", Metric::AccuracyMacroF1),
+    ("pearson-spearman", Metric::PearsonSpearman),
+];
+
+/// What a model said of the evaluation data, and what is right.
+#[derive(Clone, Copy, Debug)]
+pub enum Outputs<'a> {
+    /// Classes.
+    Classes {
+        /// By the model, each below `classes`.
+        predicted: &'a [i64],
+        /// By the data.
+        expected: &'a [i64],
+        /// Their number.
+        classes: usize,
+    },
+    /// Numbers.
+    Values {
+        /// By the model.
+        predicted: &'a [f64],
+        /// By the data.
+        expected: &'a [f64],
+    },
+}
+
+impl Metric {
+    /// The metric of a name.
+    pub fn named(name: &str) -> Option<Metric> {
+        METRICS.iter().find(|(known, _)| *known == name).map(|(_, metric)| *metric)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        METRICS.iter().find(|(_, metric)| *metric == self).map_or("", |(name, _)| name)
+    }
+
+    /// Whether it is about numbers, not classes.
+    pub fn is_of_regression(self) -> bool {
+        matches!(self, Metric::Pearson | Metric::Spearman | Metric::PearsonSpearman)
+    }
+
+    /// Whether it wants exactly two classes.
+    pub fn is_binary(self) -> bool {
+        matches!(self, Metric::F1 | Metric::AccuracyF1)
+    }
+
+    /// Checks, before any work, that it can be computed for a task.
+    ///
+    /// # Errors
+    /// It is about classes, and the task is a regression, or the other way round; or about two classes, and
+    /// there are more.
+    pub fn suits(self, regression: bool, classes: usize) -> Result<()> {
+        let name = self.name();
+        let reason = match (self.is_of_regression(), regression) {
+            (true, false) => format!("the metric {name} is for regression, not for classes."),
+            (false, true) => format!("the metric {name} is for classes, not for regression."),
+            _ if self.is_binary() && classes != 2 => {
+                format!("the metric {name} is for two classes, not {classes}; take macro-f1.")
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::Option(reason))
+    }
+
+    /// Its value.
+    ///
+    /// # Errors
+    /// As [`Metric::suits`].
+    pub fn value(self, outputs: Outputs) -> Result<f64> {
+        match outputs {
+            Outputs::Classes { predicted, expected, classes } => {
+                self.suits(false, classes)?;
+                let counts = Counts::new(predicted, expected, classes);
+                Ok(match self {
+                    Metric::F1 => counts.f1(1),
+                    Metric::MacroF1 => counts.macro_f1(),
+                    Metric::Matthews => counts.matthews(),
+                    Metric::AccuracyF1 => (counts.accuracy() + counts.f1(1)) / 2.0,
+                    Metric::AccuracyMacroF1 => (counts.accuracy() + counts.macro_f1()) / 2.0,
+                    _ => counts.accuracy(),
+                })
+            }
+            Outputs::Values { predicted, expected } => {
+                self.suits(true, 1)?;
+                let spearman = || pearson(&ranks(predicted), &ranks(expected));
+                Ok(match self {
+                    Metric::Spearman => spearman(),
+                    Metric::PearsonSpearman => (pearson(predicted, expected) + spearman()) / 2.0,
+                    _ => pearson(predicted, expected),
+                })
+            }
+        }
+    }
+}
+
+/// The class with the largest logit in each row of `classes` numbers; of equal ones the first. NaN is never
+/// the largest.
+pub fn argmax(logits: &[f32], classes: usize) -> Vec<i64> {
+    let best = |row: &[f32]| {
+        let start = (0, f32::NEG_INFINITY);
+        let pick = |best: (usize, f32), (class, logit): (usize, &f32)| {
+            if *logit > best.1 { (class, *logit) } else { best }
+        };
+        row.iter().enumerate().fold(start, pick).0 as i64
+    };
+    logits.chunks_exact(classes.max(1)).map(best).collect()
+}
+
+/// How often each class was predicted, expected, and both at once.
+struct Counts {
+    rows: f64,
+    right: Vec<f64>,
+    predicted: Vec<f64>,
+    expected: Vec<f64>,
+}
+
+impl Counts {
+    fn new(predicted: &[i64], expected: &[i64], classes: usize) -> Counts {
+        let mut counts = Counts {
+            rows: predicted.len().min(expected.len()) as f64,
+            right: vec![0.0; classes],
+            predicted: vec![0.0; classes],
+            expected: vec![0.0; classes],
+        };
+        let add = |of: &mut Vec<f64>, class: i64| {
+            if let Some(count) = usize::try_from(class).ok().and_then(|class| of.get_mut(class)) {
+                *count += 1.0;
+            }
+        };
+        for (predicted, expected) in predicted.iter().zip(expected) {
+            add(&mut counts.predicted, *predicted);
+            add(&mut counts.expected, *expected);
+            if predicted == expected {
+                add(&mut counts.right, *predicted);
+            }
+        }
+        counts
+    }
+
+    fn accuracy(&self) -> f64 {
+        self.right.iter().sum::<f64>() / self.rows
+    }
+
+    /// 2·right / (predicted + expected).
+    fn f1(&self, class: usize) -> f64 {
+        let of = |counts: &[f64]| counts.get(class).copied().unwrap_or_default();
+        let both = of(&self.predicted) + of(&self.expected);
+        match (self.rows > 0.0, both > 0.0) {
+            (false, _) => f64::NAN,
+            (true, true) => 2.0 * of(&self.right) / both,
+            (true, false) => 0.0,
+        }
+    }
+
+    /// Over the classes that are predicted or expected at least once.
+    fn macro_f1(&self) -> f64 {
+        let occurs = |class: &usize| {
+            let of = |counts: &[f64]| counts.get(*class).copied().unwrap_or_default();
+            of(&self.predicted) + of(&self.expected) > 0.0
+        };
+        let of: Vec<f64> = (0..self.right.len()).filter(occurs).map(|class| self.f1(class)).collect();
+        of.iter().sum::<f64>() / of.len() as f64
+    }
+
+    /// (n·Σright − Σ p·e) / √((n² − Σp²)(n² − Σe²)).
+    fn matthews(&self) -> f64 {
+        if self.rows == 0.0 {
+            return f64::NAN;
+        }
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+        let square = self.rows * self.rows;
+        let covariance = self.right.iter().sum::<f64>() * self.rows - dot(&self.predicted, &self.expected);
+        let of_predicted = square - dot(&self.predicted, &self.predicted);
+        let of_expected = square - dot(&self.expected, &self.expected);
+        if of_predicted * of_expected == 0.0 {
+            return 0.0;
+        }
+        covariance / (of_predicted * of_expected).sqrt()
+    }
+}
+
+/// Pearson's correlation, computed on the centred and normalised numbers.
+fn pearson(x: &[f64], y: &[f64]) -> f64 {
+    if x.len() < 2 {
+        return f64::NAN;
+    }
+    let unit = |values: &[f64]| -> Vec<f64> {
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let centred: Vec<f64> = values.iter().map(|value| value - mean).collect();
+        // Scaled first, so that no square overflows.
+        let largest = centred.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
+        let norm = centred.iter().map(|value| (value / largest).powi(2)).sum::<f64>().sqrt();
+        centred.iter().map(|value| value / largest / norm).collect()
+    };
+    let constant = |values: &[f64]| values.iter().all(|value| Some(value) == values.first());
+    if constant(x) || constant(y) {
+        return f64::NAN;
+    }
+    let product: f64 = unit(x).iter().zip(unit(y)).map(|(a, b)| a * b).sum();
+    product.clamp(-1.0, 1.0)
+}
+
+/// Ranks from 1; equal values share the mean of theirs. One NaN makes all NaN.
+fn ranks(values: &[f64]) -> Vec<f64> {
+    if values.iter().any(|value| value.is_nan()) {
+        return vec![f64::NAN; values.len()];
+    }
+    let mut sorted: Vec<f64> = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    // Zeros of both signs are equal, and stand together.
+    let rank = |value: &f64| {
+        let below = sorted.partition_point(|other| other < value);
+        let through = sorted.partition_point(|other| other <= value);
+        (below + 1 + through) as f64 / 2.0
+    };
+    values.iter().map(rank).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn classes(metric: Metric, predicted: &[i64], expected: &[i64], classes: usize) -> f64 {
+        metric.value(Outputs::Classes { predicted, expected, classes }).unwrap()
+    }
+
+    #[test]
+    fn names_lead_to_metrics_and_back() {
+        for (name, metric) in METRICS {
+            assert_eq!(Metric::named(name), Some(*metric));
+            assert_eq!(metric.name(), *name);
+        }
+        assert_eq!(Metric::named("bleu"), None);
+    }
+
+    #[test]
+    fn metrics_refuse_tasks_that_they_do_not_suit() {
+        assert!(Metric::F1.suits(false, 3).unwrap_err().to_string().contains("not 3"));
+        assert!(Metric::Pearson.suits(false, 2).is_err());
+        assert!(Metric::Accuracy.suits(true, 1).is_err());
+        assert!(Metric::MacroF1.suits(false, 3).is_ok());
+    }
+
+    #[test]
+    fn nothing_has_no_score() {
+        for (_, metric) in METRICS.iter().filter(|(_, metric)| !metric.is_of_regression()) {
+            assert!(classes(*metric, &[], &[], 2).is_nan(), "{metric:?}");
+        }
+        let none = Outputs::Values { predicted: &[], expected: &[] };
+        assert!(Metric::PearsonSpearman.value(none).unwrap().is_nan());
+    }
+
+    #[test]
+    fn the_largest_logit_wins() {
+        assert_eq!(argmax(&[0.1, 0.2, 3.0, 3.0, f32::NAN, -1.0], 2), [1, 0, 1]);
+        assert_eq!(argmax(&[f32::NAN, f32::NAN, f32::NEG_INFINITY], 3), [0]);
+    }
+}
