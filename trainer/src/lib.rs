@@ -9,6 +9,7 @@
 //! ```
 
 pub mod error;
+pub mod model;
 pub mod torch;
 pub mod training;
 

@@ -1,5 +1,8 @@
-//! What tch does not offer: CUDA that is found at run time, bfloat16 autocast, and errors as errors.
+//! What tch does not offer: CUDA that is found at run time, bfloat16 autocast, gradient checkpointing,
+//! and errors as errors.
 
+mod recomputed;
 mod shim;
 
-pub use shim::{Autocast, load_cuda};
+pub use recomputed::recomputed;
+pub use shim::{Autocast, forget_gradient, load_cuda};
