@@ -94,7 +94,9 @@ struct Recomputed : torch::autograd::Function<Recomputed> {
     torch::Tensor output;
     {
       at::AutoGradMode with_graph(true);
-      output = (*part)(input);
+      // A view, as the first time there was no leaf either: autocast keeps its casts of leaves, and
+      // gradients would add up in bfloat16.
+      output = (*part)(input.view_as(input));
     }
     // Gradients of the parameters add up in the parameters; that of the input is passed on.
     torch::autograd::backward({output}, {gradients[0]});
