@@ -479,7 +479,10 @@ fn what_cannot_be_trained_is_named() {
     assert!(refusal(directory.path(), &labels(&["a", "a"])).contains("cannot be told apart"));
     assert!(refusal(small("bert", "number").path(), &two).contains("predicts a number"));
     // Labels without names take those of the data.
-    load(directory.path(), &labels(&["no", "yes"]), Settings::default());
+    let place = tempfile::tempdir().unwrap();
+    let to = place.path().join("out");
+    load(directory.path(), &labels(&["no", "yes"]), Settings::default()).write(&to).unwrap();
+    assert_eq!(Directory::open(&to).unwrap().task(), Some(&labels(&["no", "yes"])));
     fs::remove_file(directory.path().join("config.json")).unwrap();
     assert!(refusal(directory.path(), &two).contains("config.json"));
 }

@@ -29,7 +29,7 @@ impl Pretrained {
     ///
     /// Every tensor keeps its name (see [`Pretrained::stored_name`]), its type and its shard. Those that
     /// were not trained are copied bit for bit; new ones have the type of the word embeddings. The
-    /// configuration is changed only where the head is new.
+    /// configuration is changed only where the head is new, or where its labels had no names and now have.
     ///
     /// # Errors
     /// [`Error::Io`]; [`evenkeel::Error::Changed`] where the original files are no longer what they were.
@@ -130,10 +130,10 @@ impl Pretrained {
         }
     }
 
-    /// `config.json`: the original, or one that says what the new head is for.
+    /// `config.json`: the original, unless the head is new or its labels had no names before.
     fn config_text(&self) -> Result<Vec<u8>> {
         let source = &self.source;
-        if !self.new_head {
+        if !self.new_head && source.task() == Some(&self.task) {
             return Ok(source.config_text.clone());
         }
         let mut entries = source.config_entries.clone();
@@ -147,10 +147,12 @@ impl Pretrained {
         let id2label: Map<String, Value> =
             numbered().map(|(id, name)| (id.to_string(), json!(name))).collect();
         let label2id: Map<String, Value> = numbered().map(|(id, name)| (name.clone(), json!(id))).collect();
-        entries.insert("architectures".to_owned(), json!([source.config.family.classifier]));
         entries.insert("id2label".to_owned(), id2label.into());
         entries.insert("label2id".to_owned(), label2id.into());
-        entries.insert("problem_type".to_owned(), json!(self.task.problem_type()));
+        if self.new_head {
+            entries.insert("architectures".to_owned(), json!([source.config.family.classifier]));
+            entries.insert("problem_type".to_owned(), json!(self.task.problem_type()));
+        }
         pretty(&Value::Object(entries))
     }
 }
