@@ -4,6 +4,7 @@
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::config::{Activation, Config};
+use super::random::{STRIDE, mix};
 use super::weights::Weights;
 use crate::error::Result;
 use crate::torch::recomputed;
@@ -197,13 +198,10 @@ fn draw() -> Result<i64, TchError> {
     Tensor::f_randint(i64::MAX, [1], (Kind::Int64, Device::Cpu))?.f_int64_value(&[0])
 }
 
-/// The seed of a layer: the drawn number and the layer's, mixed (the finaliser of splitmix64), because
-/// the generator takes only 32 bits of a seed.
+/// The seed of a layer: the drawn number and the layer's, mixed, because the generator takes only 32 bits
+/// of a seed.
 fn layer_seed(drawn: i64, layer: usize) -> i64 {
-    let mut z = drawn.cast_unsigned().wrapping_add((layer as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (z ^ (z >> 31)).cast_signed()
+    mix(drawn.cast_unsigned().wrapping_add((layer as u64 + 1).wrapping_mul(STRIDE))).cast_signed()
 }
 
 /// What is added to the scores of attention, examples × 1 × 1 × length: nothing for tokens, and for padding

@@ -13,6 +13,7 @@ mod config;
 mod directory;
 mod embeddings;
 mod encoder;
+mod random;
 mod roberta;
 mod stack;
 mod task;

@@ -11,6 +11,7 @@ use tch::{Device, Kind, Tensor};
 use super::Settings;
 use super::config::Config;
 use super::encoder::{Linear, Norm};
+use super::random::Normal;
 use crate::error::{Error, Result};
 use crate::training::Parameter;
 
@@ -59,6 +60,7 @@ pub(super) struct Weights<'a> {
     /// Whether the head is not to be taken from the checkpoint.
     new_head: bool,
     initial: f64,
+    random: Normal,
     settings: Settings,
     parameters: Vec<Parameter>,
 }
@@ -84,8 +86,6 @@ impl<'a> Weights<'a> {
             );
             return Err(Error::Model { path: path.to_path_buf(), reason });
         };
-        // What is drawn depends on the seed alone, wherever the model will live.
-        tch::manual_seed(settings.seed.cast_signed());
         Ok(Weights {
             path,
             checkpoint,
@@ -93,6 +93,7 @@ impl<'a> Weights<'a> {
             prefix: (*prefix).to_owned(),
             new_head,
             initial: config.initial,
+            random: Normal::new(settings.seed),
             settings,
             parameters: Vec::new(),
         })
@@ -152,9 +153,9 @@ impl<'a> Weights<'a> {
 
     /// As transformers does: normal with the configuration's standard deviation, and no bias.
     fn initialise(&mut self, name: &str, from: usize, to: usize) -> Result<Linear> {
-        let zeros = |shape: &[usize]| Tensor::f_zeros(lengths(shape), (Kind::Float, Device::Cpu));
-        let weight = zeros(&[to, from])?.f_normal_(0.0, self.initial)?;
-        let bias = zeros(&[to])?;
+        let numbers = self.random.numbers(to.saturating_mul(from), self.initial);
+        let weight = Tensor::f_from_slice(&numbers)?.f_view(lengths(&[to, from]))?;
+        let bias = Tensor::f_zeros(lengths(&[to]), (Kind::Float, Device::Cpu))?;
         let weight = self.keep(format!("{name}.weight"), weight, true)?;
         Ok(Linear { weight, bias: self.keep(format!("{name}.bias"), bias, false)? })
     }
