@@ -10,8 +10,13 @@
 
 pub mod data;
 pub mod error;
+pub mod model;
 pub mod optimizer;
+mod output;
+pub mod rebalance;
 pub mod score;
+mod summary;
+mod text;
 pub mod torch;
 pub mod training;
 

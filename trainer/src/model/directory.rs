@@ -1,0 +1,234 @@
+//! A model's directory as Hugging Face lays it out: configuration, weights, tokenizer.
+
+use std::path::{Path, PathBuf};
+
+use evenkeel::source::{Format as _, Safetensors, Torch};
+use evenkeel::text::printable;
+use evenkeel::{Checkpoint, OpenOptions};
+use serde_json::{Map, Value};
+
+use super::bert::Bert;
+use super::config::{self, Config};
+use super::roberta::Roberta;
+use super::weights::{Weights, by_name};
+use super::{Model, Settings, Task};
+use crate::error::{Error, Result};
+
+/// What belongs to a tokenizer, as far as it is there: it is copied beside the trained weights.
+const TOKENIZER_FILES: &[&str] = &[
+    "added_tokens.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+];
+
+/// A directory that can be trained from, opened and checked, with nothing of the weights read yet.
+#[derive(Debug)]
+pub struct Directory {
+    pub(super) path: PathBuf,
+    pub(super) checkpoint: Checkpoint,
+    pub(super) config: Config,
+    /// `config.json` as it stands.
+    pub(super) config_text: Vec<u8>,
+    /// Its entries, in their order.
+    pub(super) config_entries: Map<String, Value>,
+    tokenizer: Vec<PathBuf>,
+    /// Whether it holds a head that classifies texts.
+    has_head: bool,
+}
+
+impl Directory {
+    /// Opens what `path` names: a directory, the file of weights in one, or `org/model` in the local
+    /// Hugging Face cache.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::open`]; [`Error::Model`] where the model is not one that can be trained.
+    pub fn open(path: &Path) -> Result<Directory> {
+        let checkpoint = Checkpoint::open(path, &OpenOptions::default())?;
+        let path = checkpoint.files().first().and_then(|file| file.path().parent()).unwrap_or(path);
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path }.to_path_buf();
+        let wrong = |reason: String| Error::Model { path: path.clone(), reason };
+        let formats = [Safetensors.name(), Torch.name()];
+        if !formats.contains(&checkpoint.format()) {
+            let format = checkpoint.format();
+            return Err(wrong(format!(
+                "its weights are {format}; this version trains {}.",
+                formats.join(", ")
+            )));
+        }
+        let config_path = path.join("config.json");
+        let (config_text, config_entries) = config::read(&config_path)?;
+        let config = Config::new(&config_path, &config_entries)?;
+        let tensors = by_name(&path, &checkpoint)?;
+        let output =
+            if config.family.is_roberta { "classifier.out_proj.weight" } else { "classifier.weight" };
+        let has_head = tensors.contains_key(output) && !config.is_other_class;
+        if has_head && config.task.is_none() {
+            let reason = "its head does not choose one of several labels, nor predict one number \
+                          (`problem_type` and `id2label`).";
+            return Err(Error::Model { path: config_path, reason: reason.to_owned() });
+        }
+        let files = TOKENIZER_FILES.iter().map(|name| path.join(name));
+        let tokenizer = files.filter(|file| file.is_file()).collect();
+        Ok(Directory { path, checkpoint, config, config_text, config_entries, tokenizer, has_head })
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Its weights.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// The files of its tokenizer that are there.
+    pub fn tokenizer_files(&self) -> &[PathBuf] {
+        &self.tokenizer
+    }
+
+    /// What its head is for; `None` where it has none.
+    pub fn task(&self) -> Option<&Task> {
+        self.config.task.as_ref().filter(|_| self.has_head)
+    }
+
+    /// Makes the model for a task: with the head that is there, if it is for this task, or with a new
+    /// one, if there is none or [`Settings::new_head`] wants it.
+    ///
+    /// # Errors
+    /// [`Error::Option`] where the task is not the head's; [`Error::Model`] where a tensor is missing or
+    /// has another shape than the configuration says; those of reading.
+    pub fn load(self, task: &Task, settings: Settings) -> Result<Pretrained> {
+        self.check(task, settings)?;
+        let new_head = !self.has_head || settings.new_head;
+        let tensors = by_name(&self.path, &self.checkpoint)?;
+        let config = &self.config;
+        let weights = Weights::new(&self.path, &self.checkpoint, &tensors, config, new_head, settings)?;
+        let bare = weights.prefix().is_empty();
+        let model: Box<dyn Model> = if config.family.is_roberta {
+            Box::new(Roberta::new(weights, config, task, settings)?)
+        } else {
+            Box::new(Bert::new(weights, config, task, settings)?)
+        };
+        let new = |name: &&str| !tensors.contains_key(name);
+        let initialised = model.parameters().iter().map(|parameter| parameter.name.as_str());
+        let in_head = |name: &&str| new_head && name.starts_with("classifier.");
+        let initialised = initialised.filter(|name| new(name) || in_head(name)).map(str::to_owned).collect();
+        let added_prefix = (new_head && bare).then(|| format!("{}.", config.family.prefix));
+        Ok(Pretrained { model, task: task.clone(), initialised, new_head, added_prefix, source: self })
+    }
+
+    fn check(&self, task: &Task, settings: Settings) -> Result<()> {
+        let refuse = |reason: String| {
+            Err(Error::Option(format!("{}: {reason}", printable(&self.path.to_string_lossy()))))
+        };
+        if let Task::Classes(labels) = task {
+            let distinct: std::collections::HashSet<&String> = labels.iter().collect();
+            if labels.len() < 2 || distinct.len() < labels.len() {
+                return refuse(format!(
+                    "{} labels, {} of them different, cannot be told apart.",
+                    labels.len(),
+                    distinct.len()
+                ));
+            }
+        }
+        let head = match self.task() {
+            Some(head) if !settings.new_head => head,
+            _ => return Ok(()),
+        };
+        match (head, task) {
+            (Task::Regression, Task::Regression) => Ok(()),
+            (Task::Classes(own), Task::Classes(labels)) if own.len() != labels.len() => refuse(format!(
+                "the model's head knows {} labels ({}), the data has {} ({}).",
+                own.len(),
+                listed(own),
+                labels.len(),
+                listed(labels)
+            )),
+            (Task::Classes(own), Task::Classes(labels)) if own != labels && !is_nameless(own) => {
+                refuse(format!(
+                    "the labels of the model's head are {}, in this order; those of the data are {}.",
+                    listed(own),
+                    listed(labels)
+                ))
+            }
+            (Task::Classes(_), Task::Classes(_)) => Ok(()),
+            (Task::Regression, Task::Classes(_)) => {
+                refuse("the model's head predicts a number, the data has labels.".to_owned())
+            }
+            (Task::Classes(own), Task::Regression) => refuse(format!(
+                "the model's head chooses one of {} labels, but a number is to be predicted.",
+                own.len()
+            )),
+        }
+    }
+}
+
+/// Whether these are the names that transformers gives when it knows none.
+fn is_nameless(labels: &[String]) -> bool {
+    labels.iter().enumerate().all(|(number, label)| *label == format!("LABEL_{number}"))
+}
+
+/// The first labels, for a message.
+fn listed(labels: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let mut names: Vec<String> =
+        labels.iter().take(SHOWN).map(|label| format!("`{}`", printable(label))).collect();
+    if labels.len() > SHOWN {
+        names.push("…".to_owned());
+    }
+    names.join(", ")
+}
+
+/// A model with the directory that it came from.
+pub struct Pretrained {
+    pub(super) model: Box<dyn Model>,
+    pub(super) task: Task,
+    initialised: Vec<String>,
+    pub(super) new_head: bool,
+    pub(super) added_prefix: Option<String>,
+    pub(super) source: Directory,
+}
+
+impl Pretrained {
+    /// The model.
+    pub fn model(&self) -> &dyn Model {
+        self.model.as_ref()
+    }
+
+    /// What it predicts.
+    pub fn task(&self) -> &Task {
+        &self.task
+    }
+
+    /// The directory that it came from.
+    pub fn source(&self) -> &Directory {
+        &self.source
+    }
+
+    /// The parameters that the checkpoint did not hold, and that began at random: a user must hear of them.
+    pub fn initialised(&self) -> &[String] {
+        &self.initialised
+    }
+
+    /// The name under which [`Pretrained::write`] stores a tensor. It is the original one, but for a
+    /// checkpoint of the encoder alone, whose names have no prefix, which gets a head: transformers before
+    /// version 5 does not load such a mixture, so the encoder's names get the prefix that it writes itself.
+    pub fn stored_name(&self, name: &str) -> String {
+        let parts = ["embeddings.", "encoder.", "pooler."];
+        match &self.added_prefix {
+            Some(prefix) if parts.iter().any(|part| name.starts_with(part)) => format!("{prefix}{name}"),
+            _ => name.to_owned(),
+        }
+    }
+}

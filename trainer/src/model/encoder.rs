@@ -1,0 +1,213 @@
+//! The layers: attention and two matrices with a nonlinearity, each followed by the sum with its input
+//! and a norm.
+
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::config::{Activation, Config};
+use super::random::{STRIDE, mix};
+use super::weights::Weights;
+use crate::error::Result;
+use crate::torch::recomputed;
+
+/// A matrix and a bias.
+#[derive(Debug)]
+pub(super) struct Linear {
+    pub weight: Tensor,
+    pub bias: Tensor,
+}
+
+impl Linear {
+    /// Wx + b for the last dimension.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        x.f_linear(&self.weight, Some(&self.bias))
+    }
+
+    fn shallow_clone(&self) -> Linear {
+        Linear { weight: self.weight.shallow_clone(), bias: self.bias.shallow_clone() }
+    }
+}
+
+/// Layer normalisation over the last dimension.
+#[derive(Debug)]
+pub(super) struct Norm {
+    pub weight: Tensor,
+    pub bias: Tensor,
+    pub epsilon: f64,
+}
+
+impl Norm {
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.epsilon, true)
+    }
+
+    fn shallow_clone(&self) -> Norm {
+        let (weight, bias) = (self.weight.shallow_clone(), self.bias.shallow_clone());
+        Norm { weight, bias, epsilon: self.epsilon }
+    }
+}
+
+/// One layer.
+#[derive(Debug)]
+struct Layer {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    attended: Linear,
+    attended_norm: Norm,
+    up: Linear,
+    down: Linear,
+    norm: Norm,
+    constants: Constants,
+}
+
+/// What all layers have in common.
+#[derive(Clone, Copy, Debug)]
+struct Constants {
+    heads: i64,
+    activation: Activation,
+    hidden_dropout: f64,
+    attention_dropout: f64,
+}
+
+impl Layer {
+    /// Takes the weights of layer `number` in the order of transformers.
+    fn new(weights: &mut Weights, config: &Config, number: usize) -> Result<Layer> {
+        let name = |part: &str| format!("encoder.layer.{number}.{part}");
+        let (hidden, intermediate) = (config.hidden, config.intermediate);
+        Ok(Layer {
+            query: weights.linear(&name("attention.self.query"), hidden, hidden)?,
+            key: weights.linear(&name("attention.self.key"), hidden, hidden)?,
+            value: weights.linear(&name("attention.self.value"), hidden, hidden)?,
+            attended: weights.linear(&name("attention.output.dense"), hidden, hidden)?,
+            attended_norm: weights.norm(&name("attention.output.LayerNorm"), config)?,
+            up: weights.linear(&name("intermediate.dense"), hidden, intermediate)?,
+            down: weights.linear(&name("output.dense"), intermediate, hidden)?,
+            norm: weights.norm(&name("output.LayerNorm"), config)?,
+            constants: Constants {
+                heads: i64::try_from(config.heads).unwrap_or(i64::MAX),
+                activation: config.activation,
+                hidden_dropout: config.hidden_dropout,
+                attention_dropout: config.attention_dropout,
+            },
+        })
+    }
+
+    fn forward(&self, x: &Tensor, mask: Option<&Tensor>, train: bool) -> Result<Tensor, TchError> {
+        let dropout = self.constants.hidden_dropout;
+        let attended = self.attended.forward(&self.attention(x, mask, train)?)?;
+        let x = self.attended_norm.forward(&attended.f_dropout(dropout, train)?.f_add(x)?)?;
+        let inner = self.constants.activation.forward(&self.up.forward(&x)?)?;
+        self.norm.forward(&self.down.forward(&inner)?.f_dropout(dropout, train)?.f_add(&x)?)
+    }
+
+    fn attention(&self, x: &Tensor, mask: Option<&Tensor>, train: bool) -> Result<Tensor, TchError> {
+        let (examples, length, hidden) = x.size3()?;
+        let heads = self.constants.heads;
+        let split = |x: Tensor| x.f_view([examples, length, heads, hidden / heads])?.f_transpose(1, 2);
+        let attended = Tensor::f_scaled_dot_product_attention(
+            &split(self.query.forward(x)?)?,
+            &split(self.key.forward(x)?)?,
+            &split(self.value.forward(x)?)?,
+            mask,
+            if train { self.constants.attention_dropout } else { 0.0 },
+            false,
+            None::<f64>,
+            false,
+        )?;
+        attended.f_transpose(1, 2)?.f_reshape([examples, length, hidden])
+    }
+
+    /// The same tensors once more, for a part of the graph that outlives this borrow.
+    fn shallow_clone(&self) -> Layer {
+        Layer {
+            query: self.query.shallow_clone(),
+            key: self.key.shallow_clone(),
+            value: self.value.shallow_clone(),
+            attended: self.attended.shallow_clone(),
+            attended_norm: self.attended_norm.shallow_clone(),
+            up: self.up.shallow_clone(),
+            down: self.down.shallow_clone(),
+            norm: self.norm.shallow_clone(),
+            constants: self.constants,
+        }
+    }
+}
+
+impl Activation {
+    fn forward(self, x: &Tensor) -> Result<Tensor, TchError> {
+        match self {
+            Activation::Gelu => x.f_gelu("none"),
+            Activation::GeluTanh => x.f_gelu("tanh"),
+            Activation::Relu => x.f_relu(),
+            Activation::Silu => x.f_silu(),
+            Activation::Tanh => x.f_tanh(),
+        }
+    }
+}
+
+/// All layers.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    layers: Vec<Layer>,
+    /// Whether anything is random in training.
+    drops: bool,
+}
+
+impl Encoder {
+    pub fn new(weights: &mut Weights, config: &Config) -> Result<Encoder> {
+        let layers = (0..config.layers).map(|number| Layer::new(weights, config, number));
+        let drops = config.hidden_dropout > 0.0 || config.attention_dropout > 0.0;
+        Ok(Encoder { layers: layers.collect::<Result<_>>()?, drops })
+    }
+
+    /// Passes hidden states, examples × length × hidden, through all layers. `mask` is what
+    /// [`additive_mask`] makes.
+    pub fn forward(
+        &self,
+        embedded: Tensor,
+        mask: Option<&Tensor>,
+        train: bool,
+        recompute: bool,
+    ) -> Result<Tensor, TchError> {
+        let seed = if train && self.drops { Some(draw()?) } else { None };
+        let mut x = embedded;
+        for (number, layer) in self.layers.iter().enumerate() {
+            let seed = seed.map(|seed| layer_seed(seed, number));
+            x = if train && recompute {
+                let (layer, mask) = (layer.shallow_clone(), mask.map(Tensor::shallow_clone));
+                recomputed(&x, move |x| seeded(seed, || layer.forward(x, mask.as_ref(), train)))?
+            } else {
+                seeded(seed, || layer.forward(&x, mask, train))?
+            };
+        }
+        Ok(x)
+    }
+}
+
+/// Runs with libtorch's generator at a seed. Each layer has its own, so that what it drops can be had
+/// again; without recomputing too, so that this choice changes no result.
+fn seeded<T>(seed: Option<i64>, body: impl FnOnce() -> T) -> T {
+    if let Some(seed) = seed {
+        tch::manual_seed(seed);
+    }
+    body()
+}
+
+/// A number from libtorch's generator, which the caller has seeded for the step.
+fn draw() -> Result<i64, TchError> {
+    Tensor::f_randint(i64::MAX, [1], (Kind::Int64, Device::Cpu))?.f_int64_value(&[0])
+}
+
+/// The seed of a layer: the drawn number and the layer's, mixed, because the generator takes only 32 bits
+/// of a seed.
+fn layer_seed(drawn: i64, layer: usize) -> i64 {
+    mix(drawn.cast_unsigned().wrapping_add((layer as u64 + 1).wrapping_mul(STRIDE))).cast_signed()
+}
+
+/// What is added to the scores of attention, examples × 1 × 1 × length: nothing for tokens, and for padding
+/// so much that nothing is left of it. Not infinity, which would make NaN of an example without tokens.
+pub(super) fn additive_mask(mask: &Tensor) -> Result<Tensor, TchError> {
+    let none = f64::from(f32::MIN / 2.0);
+    let padded = mask.f_eq(0_i64)?.f_unsqueeze(1)?.f_unsqueeze(1)?;
+    padded.f_to_kind(Kind::Float)?.f_mul_scalar(none)
+}

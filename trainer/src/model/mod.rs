@@ -1,0 +1,81 @@
+//! Encoders with a head that classifies or predicts a number: BERT, RoBERTa, and what is built like them.
+//!
+//! ```text
+//! Hugging Face directory ── Directory ── load(Task) ── Pretrained ── write ── Hugging Face directory
+//!                            (config.rs,                │
+//!                             weights.rs)               └── Model (bert.rs, roberta.rs: embeddings, encoder, head)
+//! ```
+//!
+//! Parameters keep the names of the checkpoint. They are trained in F32, whatever they were stored as.
+
+mod bert;
+mod config;
+mod directory;
+mod embeddings;
+mod encoder;
+mod random;
+mod roberta;
+mod stack;
+mod task;
+mod weights;
+mod write;
+
+use tch::Tensor;
+
+use crate::error::Result;
+use crate::training::{Mode, Parameter};
+
+pub use config::{Config, Family};
+pub use directory::{Directory, Pretrained};
+pub use task::Task;
+
+/// Some examples, side by side: the shorter ones are padded at the end.
+#[derive(Debug)]
+pub struct Batch {
+    /// The tokens, examples × length, `Kind::Int64`.
+    pub ids: Tensor,
+    /// 1 where there is a token and 0 where there is padding, of the same shape and type; `None` where
+    /// nothing is padded, which is faster.
+    pub mask: Option<Tensor>,
+    /// Which of the two texts a token belongs to, of the same shape and type; `None`: all to the first.
+    pub token_types: Option<Tensor>,
+}
+
+/// A model that gives numbers for texts.
+pub trait Model {
+    /// What is trained, always in the same order: embeddings, layers, head.
+    fn parameters(&self) -> &[Parameter];
+
+    /// The numbers of each example, examples × outputs, in F32: a graph hangs on them in
+    /// [`Mode::Train`]. What dropout drops follows from the state of libtorch's generator alone, with
+    /// and without recomputing.
+    ///
+    /// # Errors
+    /// [`crate::Error::Option`] where the batch does not fit the model; what libtorch says.
+    fn logits(&self, batch: &Batch, mode: Mode) -> Result<Tensor>;
+
+    /// The longest input, in tokens.
+    fn max_length(&self) -> usize;
+}
+
+/// How a model computes.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Where it lives.
+    pub device: tch::Device,
+    /// The seed of a head that the checkpoint does not hold.
+    pub seed: u64,
+    /// Begin with a new head even where the checkpoint has one.
+    pub new_head: bool,
+    /// Keep only the input of each layer, and compute the rest again for the gradients: less memory,
+    /// a third more time.
+    pub recompute: bool,
+    /// Compute matrix products in bfloat16. Parameters stay in F32.
+    pub bf16: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { device: tch::Device::Cpu, seed: 0, new_head: false, recompute: false, bf16: false }
+    }
+}

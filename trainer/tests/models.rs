@@ -1,0 +1,506 @@
+//! Models and their directories against transformers: `fixtures/trainer/models/`, made by
+//! fixtures/trainer_models.py, and MiniLM.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use evenkeel::{Checkpoint, OpenOptions};
+use evenkeel_trainer::model::{Batch, Directory, Pretrained, Settings, Task};
+use evenkeel_trainer::training::Mode;
+use serde_json::{Value, json};
+use tch::{Kind, Tensor, no_grad};
+
+/// Of logits and gradients, as the models are in single precision.
+const TOLERANCE: f64 = 1e-4;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures")
+}
+
+fn expected() -> Value {
+    let text = fs::read(fixtures().join("trainer/models/expected.json")).unwrap();
+    serde_json::from_slice(&text).unwrap()
+}
+
+/// A directory with a small model and one of its heads.
+fn small(family: &str, task: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let from = fixtures().join("trainer/models").join(family);
+    for folder in [from.clone(), from.join("heads").join(task)] {
+        for file in fs::read_dir(folder).unwrap().map(Result::unwrap).filter(|file| file.path().is_file()) {
+            fs::copy(file.path(), directory.path().join(file.file_name())).unwrap();
+        }
+    }
+    directory
+}
+
+/// MiniLM's files, with another configuration if wanted.
+fn minilm(edits: &[(&str, Value)]) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json", "vocab.txt"] {
+        let from = fixtures().join("cache/minilm").join(file);
+        assert!(from.is_file(), "fixtures/cache/minilm is missing: run fixtures/fetch.py");
+        if file == "config.json" {
+            fs::copy(from, directory.path().join(file)).unwrap();
+        } else {
+            std::os::unix::fs::symlink(fs::canonicalize(from).unwrap(), directory.path().join(file)).unwrap();
+        }
+    }
+    edit(directory.path(), edits);
+    directory
+}
+
+/// Changes entries of a configuration; null removes one.
+fn edit(directory: &Path, edits: &[(&str, Value)]) {
+    let path = directory.join("config.json");
+    let mut config: serde_json::Map<String, Value> =
+        serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for (key, value) in edits {
+        config.insert((*key).to_owned(), value.clone());
+    }
+    fs::write(path, serde_json::to_vec(&config).unwrap()).unwrap();
+}
+
+fn without_dropout() -> [(&'static str, Value); 3] {
+    ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"].map(|key| (key, json!(0.0)))
+}
+
+fn task(name: &str) -> Task {
+    let labels = |count: usize| Task::Classes((0..count).map(|label| format!("LABEL_{label}")).collect());
+    match name {
+        "two" => labels(2),
+        "five" => labels(5),
+        _ => Task::Regression,
+    }
+}
+
+fn load(directory: &Path, task: &Task, settings: Settings) -> Pretrained {
+    Directory::open(directory).unwrap().load(task, settings).unwrap()
+}
+
+fn matrix(rows: &Value) -> Tensor {
+    let rows: Vec<Vec<i64>> = serde_json::from_value(rows.clone()).unwrap();
+    let shape = [rows.len() as i64, rows[0].len() as i64];
+    Tensor::from_slice(&rows.concat()).view(shape)
+}
+
+fn batch(case: &Value) -> Batch {
+    let mask = matrix(&case["attention_mask"]);
+    let padded = mask.min().int64_value(&[]) == 0;
+    Batch {
+        ids: matrix(&case["input_ids"]),
+        mask: padded.then_some(mask),
+        token_types: case.get("token_type_ids").map(matrix),
+    }
+}
+
+fn targets(case: &Value, task: &Task) -> Tensor {
+    match task {
+        Task::Classes(_) => {
+            Tensor::from_slice(&serde_json::from_value::<Vec<i64>>(case["targets"].clone()).unwrap())
+        }
+        Task::Regression => {
+            Tensor::from_slice(&serde_json::from_value::<Vec<f32>>(case["targets"].clone()).unwrap())
+        }
+    }
+}
+
+fn numbers(tensor: &Tensor) -> Vec<f64> {
+    Vec::try_from(&tensor.detach().to_kind(Kind::Double).flatten(0, -1).contiguous()).unwrap()
+}
+
+fn close(a: f64, b: f64, tolerance: f64) -> bool {
+    (a - b).abs() <= tolerance * b.abs().max(1.0)
+}
+
+fn assert_logits(model: &Pretrained, case: &Value, what: &str) {
+    let logits = model.model().logits(&batch(case), Mode::Evaluate).unwrap();
+    assert!(!logits.requires_grad());
+    let want: Vec<Vec<f64>> = serde_json::from_value(case["logits"].clone()).unwrap();
+    let got = numbers(&logits);
+    assert_eq!(got.len(), want.concat().len());
+    for (got, want) in got.iter().zip(want.concat()) {
+        assert!(close(*got, want, TOLERANCE), "{what}: logit {got}, not {want}");
+    }
+}
+
+/// Runs a step's two passes and gives every parameter's gradient.
+fn gradients(model: &Pretrained, case: &Value) -> (f64, Vec<Tensor>) {
+    let logits = model.model().logits(&batch(case), Mode::Train).unwrap();
+    assert_eq!(logits.kind(), Kind::Float);
+    let loss = model.task().loss(&logits, &targets(case, model.task())).unwrap();
+    loss.f_backward().unwrap();
+    let all = model.model().parameters().iter().map(|parameter| parameter.tensor.grad());
+    (loss.double_value(&[]), all.collect())
+}
+
+fn assert_gradients(model: &Pretrained, case: &Value, prefix: &str, what: &str) {
+    let (loss, gradients) = gradients(model, case);
+    assert!(close(loss, case["loss"].as_f64().unwrap(), TOLERANCE), "{what}: loss {loss}");
+    let want = case["gradients"].as_object().unwrap();
+    assert_eq!(want.len(), gradients.len(), "{what}");
+    for (parameter, gradient) in model.model().parameters().iter().zip(gradients) {
+        let name = &parameter.name;
+        let full = if name.starts_with("classifier") { name.clone() } else { format!("{prefix}{name}") };
+        let want = &want[&full];
+        let gradient = numbers(&gradient);
+        let norm = gradient.iter().map(|x| x * x).sum::<f64>().sqrt();
+        assert!(
+            close(norm, want["norm"].as_f64().unwrap(), TOLERANCE),
+            "{what}: {name}: norm {norm}, not {want}"
+        );
+        for at in want["at"].as_array().unwrap() {
+            let got = gradient[at[0].as_u64().unwrap() as usize];
+            assert!(close(got, at[1].as_f64().unwrap(), TOLERANCE), "{what}: {name}: {got}, not {at}");
+        }
+    }
+}
+
+#[test]
+fn small_models_compute_what_transformers_does() {
+    let expected = expected();
+    for family in ["bert", "roberta"] {
+        for name in ["two", "five", "number"] {
+            let case = &expected[format!("{family}-{name}")];
+            let directory = small(family, name);
+            let model = load(directory.path(), &task(name), Settings::default());
+            assert!(model.initialised().is_empty());
+            assert_logits(&model, case, &format!("{family} {name}"));
+            edit(directory.path(), &without_dropout());
+            let model = load(directory.path(), &task(name), Settings::default());
+            assert_gradients(&model, case, "", &format!("{family} {name}"));
+        }
+    }
+}
+
+/// Gives MiniLM the head of the fixture.
+fn set_head(model: &Pretrained) {
+    for parameter in model.model().parameters().iter().filter(|p| p.name.starts_with("classifier")) {
+        let shape = parameter.tensor.size();
+        let count = shape.iter().product::<i64>();
+        let numbers = Tensor::arange(count, (Kind::Double, tch::Device::Cpu));
+        let values = if shape.len() == 2 { (numbers + 1.0).sin() } else { numbers.cos() };
+        no_grad(|| parameter.tensor.shallow_clone().copy_(&(values * 0.1).view(shape.as_slice())));
+    }
+}
+
+#[test]
+fn minilm_computes_what_transformers_does() {
+    let expected = expected();
+    for name in ["two", "five", "number"] {
+        let case = &expected[format!("minilm-{name}")];
+        let directory = minilm(&without_dropout());
+        let model = load(directory.path(), &task(name), Settings::default());
+        assert_eq!(model.initialised(), ["classifier.weight", "classifier.bias"]);
+        assert_eq!(model.model().max_length(), 512);
+        set_head(&model);
+        assert_logits(&model, case, name);
+        assert_gradients(&model, case, "bert.", name);
+    }
+}
+
+fn flat(gradients: &[Tensor]) -> Vec<f64> {
+    gradients.iter().flat_map(numbers).collect()
+}
+
+/// libtorch has one generator for the process: what draws from it takes turns.
+static GENERATOR: Mutex<()> = Mutex::new(());
+
+/// One step's gradients from a seed, with dropout as configured.
+fn dropped(directory: &Path, case: &Value, settings: Settings) -> (f64, Vec<f64>) {
+    let _turn = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    let model = load(directory, &task("five"), settings);
+    tch::manual_seed(11);
+    let (loss, all) = gradients(&model, case);
+    assert!(all.iter().all(|gradient| gradient.kind() == Kind::Float));
+    (loss, flat(&all))
+}
+
+#[test]
+fn recomputing_changes_no_bit_of_the_gradients() {
+    let expected = expected();
+    for family in ["bert", "roberta"] {
+        let case = &expected[format!("{family}-five")];
+        let directory = small(family, "five");
+        for bf16 in [false, true] {
+            let kept = dropped(directory.path(), case, Settings { bf16, ..Settings::default() });
+            let settings = Settings { bf16, recompute: true, ..Settings::default() };
+            let again = dropped(directory.path(), case, settings);
+            let off = again.1.iter().zip(&kept.1).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert_eq!((again.0, off), (kept.0, 0.0), "{family}, bf16 {bf16}");
+        }
+        // Dropout is on: without it the loss is another.
+        let loss = dropped(directory.path(), case, Settings::default()).0;
+        assert!((loss - case["loss"].as_f64().unwrap()).abs() > 1e-3);
+    }
+}
+
+#[test]
+fn bfloat16_is_near_and_leaves_parameters_alone() {
+    let expected = expected();
+    for family in ["bert", "roberta"] {
+        let case = &expected[format!("{family}-five")];
+        let directory = small(family, "five");
+        edit(directory.path(), &without_dropout());
+        let single = dropped(directory.path(), case, Settings::default());
+        let half = dropped(directory.path(), case, Settings { bf16: true, ..Settings::default() });
+        assert!(single != half);
+        assert!((single.0 - half.0).abs() < 0.03 * single.0, "{} {}", single.0, half.0);
+        let norm = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let difference: Vec<f64> = single.1.iter().zip(&half.1).map(|(a, b)| a - b).collect();
+        assert!(norm(&difference) < 0.15 * norm(&single.1), "{} {}", norm(&difference), norm(&single.1));
+        // The next pass is in single precision again.
+        assert!(dropped(directory.path(), case, Settings::default()) == single);
+    }
+}
+
+#[test]
+fn evaluation_between_steps_leaves_gradients_whole() {
+    let expected = expected();
+    let case = &expected["bert-five"];
+    let directory = small("bert", "five");
+    edit(directory.path(), &without_dropout());
+    let settings = Settings { bf16: true, ..Settings::default() };
+    let alone = dropped(directory.path(), case, settings);
+    let model = load(directory.path(), &task("five"), settings);
+    let _unused = model.model().logits(&batch(case), Mode::Evaluate).unwrap();
+    assert!(flat(&gradients(&model, case).1) == alone.1);
+}
+
+/// Every tensor of a checkpoint: its type, shape and bytes.
+fn tensors(directory: &Path) -> BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
+    let checkpoint = Checkpoint::open(directory, &OpenOptions::default()).unwrap();
+    let mut found = BTreeMap::new();
+    for tensor in checkpoint.tensors() {
+        let bytes = checkpoint.read(tensor, 0..tensor.elements).unwrap().into_owned();
+        for name in std::iter::once(&tensor.name).chain(&tensor.aliases) {
+            found.insert(name.clone(), (tensor.dtype.name().to_owned(), tensor.shape.clone(), bytes.clone()));
+        }
+    }
+    found
+}
+
+fn files(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(directory)
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn metadata(file: &Path) -> Value {
+    let bytes = fs::read(file).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    header["__metadata__"].clone()
+}
+
+fn train_a_little(model: &Pretrained) {
+    for parameter in model.model().parameters() {
+        no_grad(|| {
+            let _ = parameter.tensor.shallow_clone().g_add_scalar_(0.01);
+        });
+    }
+}
+
+#[test]
+fn what_is_not_trained_is_written_back_to_the_bit() {
+    for (family, name) in [("bert", "two"), ("roberta", "five"), ("roberta", "number")] {
+        let from = small(family, name);
+        let place = tempfile::tempdir().unwrap();
+        let to = place.path().join("out");
+        let model = load(from.path(), &task(name), Settings::default());
+        model.write(&to).unwrap();
+        assert_eq!(files(&to), files(from.path()));
+        assert_eq!(files(place.path()), ["out"]);
+        assert_eq!(
+            fs::read(to.join("config.json")).unwrap(),
+            fs::read(from.path().join("config.json")).unwrap()
+        );
+        assert!(tensors(&to) == tensors(from.path()), "{family} {name}");
+        assert_eq!(metadata(&to.join("model-00001-of-00002.safetensors")), json!({"format": "pt"}));
+        let map = |directory: &Path| -> Value {
+            let text = fs::read(directory.join("model.safetensors.index.json")).unwrap();
+            serde_json::from_slice::<Value>(&text).unwrap()["weight_map"].clone()
+        };
+        assert_eq!(map(&to), map(from.path()));
+
+        // An empty directory is replaced, one with a file in it is not.
+        train_a_little(&model);
+        let trained = place.path().join("trained");
+        fs::create_dir(&trained).unwrap();
+        model.write(&trained).unwrap();
+        assert!(model.write(&trained).is_err());
+        assert_eq!(files(place.path()), ["out", "trained"]);
+        let (before, after) = (tensors(&to), tensors(&trained));
+        let learned: Vec<&str> = model.model().parameters().iter().map(|p| p.name.as_str()).collect();
+        let kept: Vec<&String> = before.keys().filter(|name| !learned.contains(&name.as_str())).collect();
+        assert_eq!(kept.len(), 2, "{kept:?}");
+        for ((name, old), (other, new)) in before.iter().zip(&after) {
+            assert_eq!((name, &old.0, &old.1), (other, &new.0, &new.1));
+            assert_eq!(old.2 == new.2, kept.contains(&name), "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_is_written_computes_the_same() {
+    let expected = expected();
+    let case = &expected["bert-five"];
+    let from = small("bert", "five");
+    let model = load(from.path(), &task("five"), Settings::default());
+    train_a_little(&model);
+    let place = tempfile::tempdir().unwrap();
+    let to = place.path().join("out");
+    model.write(&to).unwrap();
+    let again = load(&to, &task("five"), Settings::default());
+    let logits = |model: &Pretrained| numbers(&model.model().logits(&batch(case), Mode::Evaluate).unwrap());
+    assert_eq!(logits(&again), logits(&model));
+}
+
+#[test]
+fn a_new_head_on_minilm_is_said_so_and_written_with_the_usual_names() {
+    let expected = expected();
+    let case = &expected["minilm-two"];
+    let labels = Task::Classes(vec!["bad".to_owned(), "good".to_owned()]);
+    let from = minilm(&[("num_labels", json!(7))]);
+    let source = Directory::open(from.path()).unwrap();
+    assert_eq!((source.task(), source.tokenizer_files().len()), (None, 2));
+    let model = source.load(&labels, Settings { seed: 5, ..Settings::default() }).unwrap();
+    assert_eq!(model.initialised(), ["classifier.weight", "classifier.bias"]);
+    let head = |seed: u64| {
+        let model = load(from.path(), &labels, Settings { seed, ..Settings::default() });
+        numbers(&model.model().parameters().iter().find(|p| p.name == "classifier.weight").unwrap().tensor)
+    };
+    assert_eq!(head(5), head(5));
+    assert_ne!(head(5), head(6));
+    let spread = (head(5).iter().map(|x| x * x).sum::<f64>() / 768.0).sqrt();
+    assert!((spread - 0.02).abs() < 0.002, "{spread}");
+
+    let place = tempfile::tempdir().unwrap();
+    let to = place.path().join("out");
+    model.write(&to).unwrap();
+    assert_eq!(files(&to), ["config.json", "model.safetensors", "tokenizer.json", "vocab.txt"]);
+    let config: Value = serde_json::from_slice(&fs::read(to.join("config.json")).unwrap()).unwrap();
+    assert_eq!(config["architectures"], json!(["BertForSequenceClassification"]));
+    assert_eq!(config["id2label"], json!({"0": "bad", "1": "good"}));
+    assert_eq!(config["label2id"], json!({"bad": 0, "good": 1}));
+    assert_eq!(config["problem_type"], "single_label_classification");
+    assert_eq!((&config["num_labels"], &config["layer_norm_eps"]), (&json!(2), &json!(1e-12)));
+    let (before, after) = (tensors(from.path()), tensors(&to));
+    assert_eq!(after.len(), before.len() + 2);
+    for (name, tensor) in &before {
+        assert!(&after[&model.stored_name(name)] == tensor, "{name}");
+        assert_eq!(model.stored_name(name), format!("bert.{name}"));
+    }
+    let again = Directory::open(&to).unwrap();
+    assert_eq!(again.task(), Some(&labels));
+    let again = again.load(&labels, Settings::default()).unwrap();
+    assert!(again.initialised().is_empty());
+    let logits = |model: &Pretrained| numbers(&model.model().logits(&batch(case), Mode::Evaluate).unwrap());
+    assert_eq!(logits(&again), logits(&model));
+}
+
+#[test]
+fn a_torch_file_becomes_safetensors_and_tied_weights_stay_tied() {
+    let from = fixtures().join("trainer/models/old");
+    let model = load(&from, &task("two"), Settings::default());
+    let new = ["bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"];
+    assert_eq!(model.initialised(), new);
+    let of = |name: &str| model.model().parameters().iter().find(|p| p.name == name).unwrap();
+    assert!(!of("bert.encoder.layer.0.output.LayerNorm.gamma").decays);
+    assert!(!of("bert.encoder.layer.0.output.dense.bias").decays);
+    assert!(of("bert.encoder.layer.0.output.dense.weight").decays);
+    train_a_little(&model);
+    let place = tempfile::tempdir().unwrap();
+    let to = place.path().join("out");
+    model.write(&to).unwrap();
+    assert_eq!(files(&to), ["config.json", "model.safetensors"]);
+    let (before, after) = (tensors(&from), tensors(&to));
+    assert_eq!(after.len(), before.len() + new.len());
+    let words = "bert.embeddings.word_embeddings.weight";
+    assert!(after[words] == after["cls.predictions.decoder.weight"]);
+    assert!(after[words] != before[words]);
+    assert!(
+        after["cls.predictions.transform.dense.weight"] == before["cls.predictions.transform.dense.weight"]
+    );
+}
+
+/// What opening or loading says.
+fn refusal(directory: &Path, task: &Task) -> String {
+    match Directory::open(directory).and_then(|directory| directory.load(task, Settings::default())) {
+        Ok(_) => panic!("it was taken"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn what_cannot_be_trained_is_named() {
+    let labels = |names: &[&str]| Task::Classes(names.iter().map(|name| (*name).to_owned()).collect());
+    let two = task("two");
+    for (edits, part) in [
+        (
+            vec![("model_type", json!("t5"))],
+            "`t5` is not supported; this version trains bert, roberta, xlm-roberta, camembert.",
+        ),
+        (vec![("model_type", Value::Null)], "`model_type` is missing"),
+        (vec![("hidden_size", json!("big"))], "`hidden_size` is \"big\", not a size."),
+        (vec![("hidden_size", json!(64))], "has the shape [50, 32], config.json makes it [50, 64]"),
+        (vec![("num_attention_heads", json!(5))], "not a multiple"),
+        (
+            vec![("num_hidden_layers", json!(3))],
+            "`bert.encoder.layer.2.attention.self.query.weight` is missing",
+        ),
+        (
+            vec![("hidden_act", json!("mish"))],
+            "`hidden_act` \"mish\" is not supported; this version knows gelu,",
+        ),
+        (vec![("position_embedding_type", json!("relative_key"))], "\"relative_key\" is not supported"),
+        (vec![("is_decoder", json!(true))], "`is_decoder` is set"),
+        (vec![("hidden_dropout_prob", json!(1.5))], "`hidden_dropout_prob` is 1.5"),
+        (vec![("problem_type", json!("multi_label_classification"))], "`problem_type`"),
+        (vec![("id2label", json!({"0": "a", "2": "b"}))], "`id2label` does not give a name"),
+        (vec![("id2label", json!({"0": "a", "1": "b"}))], "the labels of the model's head are `a`, `b`"),
+    ] {
+        let directory = small("bert", "two");
+        edit(directory.path(), &edits);
+        let message = refusal(directory.path(), &two);
+        assert!(message.contains(part), "{message}");
+    }
+    let directory = small("bert", "two");
+    assert!(
+        refusal(directory.path(), &task("five"))
+            .contains("knows 2 labels (`LABEL_0`, `LABEL_1`), the data has 5")
+    );
+    assert!(refusal(directory.path(), &Task::Regression).contains("chooses one of 2 labels"));
+    assert!(refusal(directory.path(), &labels(&["a", "a"])).contains("cannot be told apart"));
+    assert!(refusal(small("bert", "number").path(), &two).contains("predicts a number"));
+    // Labels without names take those of the data.
+    let place = tempfile::tempdir().unwrap();
+    let to = place.path().join("out");
+    load(directory.path(), &labels(&["no", "yes"]), Settings::default()).write(&to).unwrap();
+    assert_eq!(Directory::open(&to).unwrap().task(), Some(&labels(&["no", "yes"])));
+    fs::remove_file(directory.path().join("config.json")).unwrap();
+    assert!(refusal(directory.path(), &two).contains("config.json"));
+}
+
+#[test]
+fn a_batch_that_does_not_fit_is_an_error() {
+    let directory = small("roberta", "two");
+    let model = load(directory.path(), &task("two"), Settings::default());
+    assert_eq!(model.model().max_length(), 40);
+    let ids = |shape: &[i64]| Tensor::full(shape, 3_i64, (Kind::Int64, tch::Device::Cpu));
+    let logits = |ids, mask| model.model().logits(&Batch { ids, mask, token_types: None }, Mode::Evaluate);
+    assert_eq!(logits(ids(&[2, 40]), None).unwrap().size(), [2, 2]);
+    for (ids, mask) in
+        [(ids(&[2, 41]), None), (ids(&[2, 0]), None), (ids(&[40]), None), (ids(&[2, 4]), Some(ids(&[2, 5])))]
+    {
+        let message = logits(ids, mask).unwrap_err().to_string();
+        assert!(message.contains("does not fit the model"), "{message}");
+    }
+    // Outside the vocabulary: libtorch's own words, and no panic.
+    assert!(logits(ids(&[1, 4]) * 100, None).is_err());
+}
