@@ -154,7 +154,7 @@ impl<'a> Weights<'a> {
     /// As transformers does: normal with the configuration's standard deviation, and no bias.
     fn initialise(&mut self, name: &str, from: usize, to: usize) -> Result<Linear> {
         let numbers = self.random.numbers(to.saturating_mul(from), self.initial);
-        let weight = Tensor::f_from_slice(&numbers)?.f_view(lengths(&[to, from]))?;
+        let weight = Tensor::f_from_slice(&numbers)?.f_view(lengths(&[to, from]).as_slice())?;
         let bias = Tensor::f_zeros(lengths(&[to]), (Kind::Float, Device::Cpu))?;
         let weight = self.keep(format!("{name}.weight"), weight, true)?;
         Ok(Linear { weight, bias: self.keep(format!("{name}.bias"), bias, false)? })
