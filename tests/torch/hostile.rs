@@ -258,7 +258,7 @@ fn archives_that_break_the_rules() {
     refused(&patched(0, b"X"), "no end record");
     refused(&patched(4, &[1]), "one part of an archive of several");
     refused(&patched(8, &[3, 0, 3, 0]), "lists 2 members, but should list 3");
-    refused(&patched(8, &[1, 0, 1, 0]), "lists 2 members, but should list 1");
+    refused(&patched(8, &[1, 0, 1, 0]), "lists more members than the 1 that it should");
     refused(&patched(16, &[0; 4]), "should begin at byte 0");
     refused(&patched(12, &[0xff; 4]), "its directory of 4294967295 bytes");
     refused(&patched(20, &[1]), "no end record");
