@@ -67,7 +67,7 @@ fn metadata_and_names_of_gguf() {
     let bytes = array(0, 1024, &[1; 1024]);
     let metadata = keys.iter().map(|key| (key.as_str(), bytes.clone())).collect();
     let (whole, _) = File::new(metadata, vec![Tensor::zeros("a", &[2, 2])]).write();
-    refused_bytes("model.gguf", &whole, "its metadata up to the key `k2047` at byte");
+    refused_bytes("model.gguf", &whole, "its metadata up to the key `k2046` at byte");
     let names: Vec<String> = (0..257).map(|i| format!("{i:0>65535}")).collect();
     let tensors = names.iter().map(|name| Tensor::zeros(name, &[1])).collect();
     let (whole, _) = File::new(vec![("general.architecture", text("llama"))], tensors).write();
@@ -78,10 +78,18 @@ fn metadata_and_names_of_gguf() {
 fn members_of_archives() {
     // The end of a directory of 200,000 members, which is not even there.
     let count = 200_000u64.to_le_bytes();
-    let end64 =
-        [&b"PK\x06\x06"[..], &44u64.to_le_bytes(), &[45, 0, 45, 0], &[0; 8], &count, &count, &[0; 16]]
-            .concat();
-    let locator = [&b"PK\x06\x07"[..], &[0; 12], &[1, 0, 0, 0]].concat();
+    let end64 = [
+        &b"PK\x03\x04PK\x06\x06"[..],
+        &44u64.to_le_bytes(),
+        &[45, 0, 45, 0],
+        &[0; 8],
+        &count,
+        &count,
+        &[0; 8],
+        &4u64.to_le_bytes(),
+    ]
+    .concat();
+    let locator = [&b"PK\x06\x07"[..], &[0; 4], &4u64.to_le_bytes(), &[1, 0, 0, 0]].concat();
     let end = [&b"PK\x05\x06\0\0\0\0"[..], &[0xff; 12], &[0, 0]].concat();
     let whole = [end64, locator, end].concat();
     refused_bytes("arrays.npz", &whole, "it has 200000 members, more than 131072");
@@ -102,19 +110,8 @@ fn values_of_pickles() {
     let most = "its pickle holds values that take more than 33554432 bytes";
     let one = Pickle::new().text(&"x".repeat(60)).raw(b"0").0[2..].to_vec();
     refused_pickle(Pickle::new().raw(&one.repeat(400_000)), most);
-    refused_pickle(
-        Pickle::new()
-            .raw(b"}(")
-            .raw(&b"NN".repeat(500_000))
-            .raw(b"u")
-            .raw(b"(")
-            .raw(&b"NN".repeat(500_000))
-            .raw(b"u")
-            .raw(b"(")
-            .raw(&b"NN".repeat(500_000))
-            .raw(b"u"),
-        most,
-    );
+    let pairs = [&b"("[..], &b"NN".repeat(500_000), b"u"].concat();
+    refused_pickle(Pickle::new().raw(b"}").raw(&pairs.repeat(5)), most);
     let (list, more) = (Pickle::new().raw(b"]"), [&b"("[..], &b"N".repeat(1_000_000), b"e"].concat());
     refused_pickle(list.raw(&more.repeat(5)), most);
     // One tensor, or one empty mapping, under very many keys.

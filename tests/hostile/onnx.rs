@@ -166,9 +166,9 @@ fn nothing_nests_or_multiplies_without_bound() {
     refused(&many(bytes(5, []), 1 << 19), "more nodes, names and tensors");
     refused(&many(bytes(1, bytes(1, "x").repeat(100)), 1 << 14), "more nodes, names and tensors");
     refused(&one([number(2, 1), bytes(1, vec![1; 3 << 20])].concat()), "more nodes, names and tensors");
-    // As many as are read (the program leaves out what is no matrix), and more.
+    // As many as are read, and more.
     let tensors = |count: usize| (0..count).map(|i| zeros(&format!("t{i}"), &[4])).collect::<Vec<_>>();
-    refused(&model(&graph(&[], &tensors(72_000))), "it holds no tensors");
+    assert_eq!(soon(&model(&graph(&[], &tensors(72_000)))), Ok(72_000));
     refused(&model(&graph(&[], &tensors(75_000))), "more nodes, names and tensors");
 }
 
@@ -198,12 +198,6 @@ fn what_many_weights_share_is_looked_at_once() {
         let nodes = [node("Gemm", &all, &["y"], &long, more)];
         assert_eq!(soon(&model(&graph(&nodes, &weights(30_000)))), Ok(30_000));
     }
-    // A bias with a very long name beside each.
-    let bias = format!("{}.bias", "b".repeat(1_000_000));
-    let gemm = |name: &&str| node("Gemm", &["x", name, &bias], &[], "", &[]);
-    let nodes: Vec<Vec<u8>> = all.iter().take(20_000).map(gemm).collect();
-    let tensors = [weights(20_000), vec![tensor(&bias, 1, &[0, 2], vec![])]].concat();
-    assert_eq!(soon(&model(&graph(&nodes, &tensors))), Ok(20_001));
     // Very many settings.
     let settings = vec![integer("a", 1); 129];
     let nodes = [node("Gemm", &all, &["y"], "", &settings)];

@@ -160,7 +160,7 @@ fn wrapped_names_in_shards() {
     assert_eq!(names, ["head.weight", "module.a.weight"]);
     let (names, left_out) = opened(&["model_ema.a", "a.weight"], &["model_ema.b"]);
     assert_eq!(names, ["a.weight"]);
-    assert_eq!(left_out[0].reason, "an averaged copy of the weights (EMA): 1 tensor");
+    assert_eq!(left_out[0].reason, "an averaged copy of the weights (EMA): 2 tensors");
 }
 
 /// Published legacy files, against what torch reads in them.
