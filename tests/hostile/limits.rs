@@ -98,7 +98,11 @@ fn members_of_archives() {
     let mut member =
         Member::deflated("a.npy", &npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", &[0; 4]));
     member.data = [empty, member.data].concat();
-    refused_bytes("arrays.npz", &archive(&[member]), "the array `a`: it is cut off");
+    refused_bytes(
+        "arrays.npz",
+        &archive(&[member]),
+        "the array `a`: it does not begin as a NumPy array does",
+    );
 }
 
 /// A pickle's values, its memo, and a mapping's entries.
