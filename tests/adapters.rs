@@ -81,6 +81,34 @@ fn assert_numbers(matrix: &Matrix, expected: &Value) {
     assert_eq!(matrix.eigenvalues, values.len());
 }
 
+/// What PEFT wrote before safetensors, `adapter_model.bin`, is the same adapter: on its base, alone, and
+/// with the names of a model that was trained in parallel.
+#[test]
+fn pickled_adapters_are_the_same() {
+    let (base, expected) = (fixture("adapters/llama"), expected());
+    let checkpoint = open(&base, &[adapter("plain-bin")]).unwrap();
+    for (name, values) in expected["merged"]["plain"]["tensors"].as_object().unwrap() {
+        assert_tensor(&checkpoint, name, values);
+    }
+    assert!(checkpoint.inputs().any(|path| path.ends_with("plain-bin/adapter_model.bin")));
+    let alone = report(&open(&adapter("plain-bin"), &[]).unwrap());
+    let safe = report(&open(&adapter("plain"), &[]).unwrap());
+    assert_eq!(alone.checkpoint.format, "peft");
+    let of = |report: &Report| {
+        let numbers = |m: &Matrix| (m.name.clone(), m.rows, m.cols, m.metrics.clone());
+        format!("{:?}", report.matrices.iter().map(numbers).collect::<Vec<_>>())
+    };
+    assert_eq!(of(&alone), of(&safe));
+    // A pickle that asks for a program is refused here as anywhere.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(adapter("plain-bin").join("adapter_config.json"), dir.path().join("adapter_config.json"))
+        .unwrap();
+    std::fs::write(dir.path().join("adapter_model.bin"), b"\x80\x02cos\nsystem\nX\x02\0\0\0ls\x85R.")
+        .unwrap();
+    let error = open(&base, &[dir.path().to_path_buf()]).unwrap_err().to_string();
+    assert!(error.contains("adapter_model.bin: ") && error.contains("`os.system`"), "{error}");
+}
+
 #[test]
 fn on_its_base_an_adapter_gives_what_peft_merges() {
     for (name, case) in expected()["merged"].as_object().unwrap() {

@@ -8,6 +8,7 @@ mod archive;
 mod borders;
 #[path = "../common/mod.rs"]
 mod common;
+mod limits;
 mod numpy;
 mod onnx;
 #[path = "../common/protobuf.rs"]
