@@ -12,6 +12,9 @@ use crate::tensors::{Dtype, Kind, Tensor};
 /// The block where the configuration names none.
 const BLOCK: [usize; 2] = [128, 128];
 
+/// The tensor by which files of diffusion models say that they are such.
+pub(super) const MARK: &str = "scaled_fp8";
+
 /// 8-bit floats with block scales, or one scale.
 pub(super) struct Fp8;
 
@@ -28,7 +31,8 @@ impl Layout for Fp8 {
             format!("{module}input_scale"),
             format!("{module}scale_input"),
         ];
-        let companions = around.present(names.clone().into_iter().chain(others));
+        let marks = ["", "model.diffusion_model."].map(|prefix| format!("{prefix}{MARK}"));
+        let companions = around.present(names.clone().into_iter().chain(others).chain(marks));
         let block = Some(around.scheme.block().unwrap_or(BLOCK));
         Some(Found { companions, weight: weight(tensor, scales, block, &[]) })
     }

@@ -2,7 +2,7 @@
 //! [experts, out, in/32]; W = e·2^(s − 127).
 
 use super::microscaled::Microscaled;
-use super::rows::encoding;
+use super::rows::{Rounding, encoding};
 use super::{Around, Found, Layout, Refusal, Weight};
 use crate::tensors::{Dtype, Tensor};
 
@@ -40,7 +40,7 @@ fn weight(tensor: &Tensor, name: &str, other: &str, around: &Around) -> Result<W
         _ => return Err("quantised in blocks of too few dimensions".into()),
     };
     let side = |bytes: usize| outer.iter().copied().chain([blocks.saturating_mul(bytes)]).collect::<Vec<_>>();
-    let values = Microscaled::new(tensor, &side(BLOCK), scales, GROUP, None)?;
+    let values = Microscaled::new(tensor, &side(BLOCK), scales, GROUP, None, Rounding::F32)?;
     Ok(Weight {
         name: name.to_owned(),
         shape: side(GROUP),
