@@ -45,6 +45,7 @@ static LAYOUTS: &[&dyn Layout] = &[
     &compressed::Plain,
     &fp8::Fp8,
     &mxfp4::GptOss,
+    &mxfp4::DeepSeek,
 ];
 
 /// A way of storing a quantised weight in several tensors.
@@ -97,6 +98,8 @@ impl From<&str> for Refusal {
 /// What a layout sees beside a tensor.
 struct Around<'a> {
     by_name: HashMap<&'a str, &'a Tensor>,
+    /// Modules with parameters that are called scales.
+    scaled: HashSet<&'a str>,
     scheme: Scheme<'a>,
     files: &'a dyn Bytes,
 }
@@ -104,6 +107,11 @@ struct Around<'a> {
 impl<'a> Around<'a> {
     fn get(&self, name: &str) -> Option<&'a Tensor> {
         self.by_name.get(name).copied()
+    }
+
+    /// Whether a module, named with its dot, has any scales.
+    fn has_scales(&self, module: &str) -> bool {
+        self.scaled.contains(module.strip_suffix('.').unwrap_or(module))
     }
 
     /// A tensor that a weight cannot do without.
@@ -144,7 +152,10 @@ pub fn resolve(
     config: Option<&ModelConfig>,
     files: &dyn Bytes,
 ) -> Result<Resolved> {
+    let is_scale = |name: &&str| name.rsplit('.').next().is_some_and(|last| last.contains("scale"));
+    let names = || tensors.iter().map(|tensor| tensor.name.as_str());
     let around = Around {
+        scaled: names().filter(is_scale).map(module_of).collect(),
         by_name: tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect(),
         scheme: Scheme::of(config),
         files,

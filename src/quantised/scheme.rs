@@ -110,6 +110,11 @@ impl<'a> Scheme<'a> {
         tool.as_array().map_or_else(|| named(tool), |tools| tools.last().is_some_and(named))
     }
 
+    /// Whether the method is that of 8-bit floats in blocks.
+    pub fn is_fp8(&self) -> bool {
+        self.text("quant_method") == Some("fp8")
+    }
+
     /// Whether NVIDIA's ModelOpt says so.
     pub fn is_by_modelopt(&self) -> bool {
         self.text("quant_method").is_some_and(|method| method.starts_with("modelopt"))

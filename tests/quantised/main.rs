@@ -20,7 +20,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 /// Every fixture, and what reports call the weights in it.
-const LAYOUTS: [(&str, &[&str]); 26] = [
+const LAYOUTS: [(&str, &[&str]); 27] = [
     ("deepseek-fp8", &["FP8 E4M3, 128×128 scales"]),
     ("fp8-scales", &["FP8 E4M3, 16×32 scales", "FP8 E4M3, one scale"]),
     ("compressed-int8", &["INT8, scales per row", "INT8, one scale", "INT8, groups of 16"]),
@@ -46,6 +46,7 @@ const LAYOUTS: [(&str, &[&str]); 26] = [
     ("auto-round-awq", &["AWQ 4-bit"]),
     ("fbgemm-fp8", &["FP8 E4M3, scales per row", "FP8 E4M3, scales per column"]),
     ("scaled-fp8", &["FP8 E4M3, one scale", "FP8 E5M2, one scale"]),
+    ("deepseek-v4", &["FP8 E4M3, 32×32 scales", "MXFP4"]),
     ("modelopt", &["NVFP4", "MXFP4", "FP8 E4M3, one scale"]),
 ];
 

@@ -261,3 +261,30 @@ fn familiar_names_under_an_unknown_method_are_not_read() {
     other.skipped("q_proj.weight", "`new`");
     assert!(other.report().matrices.is_empty());
 }
+
+/// Scales of the inputs, or under a name that is not known, say that the weight has some, too.
+#[test]
+fn floats_beside_unknown_scales_are_not_taken_for_casts() {
+    let why = "beside scales that are not known to be theirs";
+    let scaled = || Editable::load("scaled-fp8").without("q_proj.scale_weight");
+    scaled().skipped("q_proj.weight", why);
+    scaled().without("q_proj.scale_input").with("my_scales", Dtype::F32, &[1]).skipped("q_proj.weight", why);
+    let report = scaled().without("q_proj.scale_input").report();
+    assert!(report.skipped.iter().any(|s| s.reason.contains("--assume-unscaled")));
+    // Mistral's name.
+    let mut renamed = Editable::load("scaled-fp8");
+    let scale = renamed.tensors.remove(&format!("{MODULE}.scale_weight")).unwrap();
+    renamed.tensors.insert(format!("{MODULE}.qscale_weight"), scale);
+    let metrics = |report: &Report| matrix(report, &format!("{MODULE}.weight")).metrics.clone();
+    assert_eq!(metrics(&renamed.report()), metrics(&Editable::load("scaled-fp8").report()));
+}
+
+/// Pairs of 4-bit floats in I8 are no 8-bit integers, and the other way round.
+#[test]
+fn integers_are_not_taken_for_pairs_of_floats() {
+    let experts = || Editable::load("deepseek-v4");
+    experts().set("w1.scale", Dtype::F32, &[48, 4]).skipped("w1.weight", "type F32");
+    experts().set("w1.scale", Dtype::F8_E8M0, &[48, 2]).skipped("w1.weight", "every 32");
+    experts().configured("quant_method", json!("bitsandbytes")).skipped("w1.weight", "packed integers (I8)");
+    experts().without("w1.scale").skipped("w1.weight", "packed integers (I8)");
+}
