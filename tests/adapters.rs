@@ -343,21 +343,28 @@ fn adapters_that_do_not_fit_are_refused() {
 #[test]
 fn quantised_bases_are_dequantised_first() {
     let (name, module) = ("model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.q_proj");
-    for layout in ["bitsandbytes-4bit", "bitsandbytes-8bit", "gptq-4bit-ordered", "modelopt", "compressed-widths"] {
+    for layout in
+        ["bitsandbytes-4bit", "bitsandbytes-8bit", "gptq-4bit-ordered", "modelopt", "compressed-widths"]
+    {
         let base = fixture("quantised").join(layout);
         let plain = open(&base, &[]).unwrap();
         let tensor = plain.tensors().iter().find(|t| t.name == name).unwrap();
         let (rows, cols) = (tensor.shape[0], tensor.shape[1]);
-        let (a, b) = (format!("base_model.model.{module}.lora_A.weight"), format!("base_model.model.{module}.lora_B.weight"));
+        let (a, b) = (
+            format!("base_model.model.{module}.lora_A.weight"),
+            format!("base_model.model.{module}.lora_B.weight"),
+        );
         let lora = made(LORA, &filled(&[(&a, &[2, cols]), (&b, &[rows, 2])], noise));
         let adapted = open(&base, &[lora.path().to_path_buf(), lora.path().to_path_buf()]).unwrap();
         let sum = adapted.tensors().iter().find(|t| t.name == name).unwrap();
         assert_eq!(sum.stored_as(), format!("{} + LoRA r=2 + LoRA r=2", tensor.stored_as()));
         let weight = plain.read(tensor, 0..tensor.elements).unwrap();
         let found = adapted.read(sum, 0..sum.elements).unwrap();
-        for (i, (found, weight)) in found.as_chunks::<8>().0.iter().zip(weight.as_chunks::<4>().0).enumerate() {
+        for (i, (found, weight)) in found.as_chunks::<8>().0.iter().zip(weight.as_chunks::<4>().0).enumerate()
+        {
             let (row, col) = (i / cols, i % cols);
-            let product: f64 = (0..2).map(|r| f64::from(noise(row * 2 + r)) * f64::from(noise(r * cols + col))).sum();
+            let product: f64 =
+                (0..2).map(|r| f64::from(noise(row * 2 + r)) * f64::from(noise(r * cols + col))).sum();
             let known = f64::from(f32::from_le_bytes(*weight)) + 2.0 * 2.0 * product;
             assert!((f64::from_le_bytes(*found) - known).abs() < 1e-12, "{layout} {i}");
         }

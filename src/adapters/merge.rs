@@ -222,7 +222,8 @@ fn explain(why: Unfit, layers: &[Layer], base: &Targets) -> String {
     };
     match why {
         Unfit::Missing(name) => {
-            let own: Vec<String> = base.like(&name).iter().map(|own| format!("`{}`", printable(own))).collect();
+            let own: Vec<String> =
+                base.like(&name).iter().map(|own| format!("`{}`", printable(own))).collect();
             let own = if own.is_empty() { "no tensors".to_owned() } else { own.join(" and ") };
             let (factor, name) = (factor(&name), printable(&name));
             format!("{factor} adapts `{name}`, which the base does not hold (it has {own})")

@@ -140,8 +140,9 @@ fn integers(tensor: &Tensor, module: &str, around: &Around) -> Result<Weight, Re
     let said = around.scheme.weight_bits();
     let fields = Fields::of(inputs, wide, &said);
     if fields.is_none() && said.is_empty() {
-        return Err("quantised in integers of several possible widths, and no quantization_config says which"
-            .into());
+        return Err(
+            "quantised in integers of several possible widths, and no quantization_config says which".into(),
+        );
     }
     let Some(fields) = fields.filter(|_| is_words(tensor) && packed_outputs == outputs) else {
         return Err(misfit("packed integers", tensor).into());
@@ -174,8 +175,16 @@ fn integers(tensor: &Tensor, module: &str, around: &Around) -> Result<Weight, Re
     let companions: Vec<&Tensor> =
         [Some(scales), zero_points.as_ref(), index, Some(stated)].into_iter().flatten().collect();
     let described = format!("INT{}, {}", fields.bits, grid.describe());
-    let values =
-        Integers { words: tensor.clone(), scales: scales.clone(), zeros, groups, grid, fields, wide, rounding };
+    let values = Integers {
+        words: tensor.clone(),
+        scales: scales.clone(),
+        zeros,
+        groups,
+        grid,
+        fields,
+        wide,
+        rounding,
+    };
     Ok(Weight {
         name: format!("{module}weight"),
         shape: whole,

@@ -95,7 +95,9 @@ impl Microscaled {
         {
             let (name, kind) = (global.name.rsplit('.').next().unwrap_or_default(), global.dtype.name());
             let shape = shape(&global.shape);
-            return Err(format!("quantised, but its {} ({kind}, {shape}) is no single F32", printable(name)).into());
+            return Err(
+                format!("quantised, but its {} ({kind}, {shape}) is no single F32", printable(name)).into()
+            );
         }
         Ok(Microscaled { packed: packed.clone(), scales: scales.clone(), global, grid, rounding })
     }

@@ -16,8 +16,8 @@ mod fp8;
 mod gptq;
 mod grid;
 mod microscaled;
-mod mxfp4;
 mod modelopt;
+mod mxfp4;
 mod packed;
 mod qweight;
 mod rows;
@@ -248,9 +248,11 @@ fn set_aside_unknown(
         let wide = tensor.shape.len() >= 2 && tensor.dtype.kind() == Kind::Real;
         modules.contains(module_of(&tensor.name)) && (method.is_some() || wide)
     };
-    for (_, tensor) in tensors.iter().enumerate().filter(|(position, tensor)| {
-        concerned(tensor) && !resolved.contains(position)
-    }) {
+    for (_, tensor) in tensors
+        .iter()
+        .enumerate()
+        .filter(|(position, tensor)| concerned(tensor) && !resolved.contains(position))
+    {
         let reason = reason.clone().into();
         set_aside.entry(tensor.name.clone()).or_insert(Aside { reason, companion: false });
     }
@@ -259,7 +261,8 @@ fn set_aside_unknown(
 /// Integers of at most 32 bits under a name that only a weight or its mask has, inside a module.
 fn is_packed_weight(tensor: &Tensor) -> bool {
     const NAMES: [&str; 4] = ["weight", "qweight", "weight_packed", "bitmask"];
-    let small = matches!(tensor.dtype, Dtype::U8 | Dtype::I8 | Dtype::U16 | Dtype::I16 | Dtype::U32 | Dtype::I32);
+    let small =
+        matches!(tensor.dtype, Dtype::U8 | Dtype::I8 | Dtype::U16 | Dtype::I16 | Dtype::U32 | Dtype::I32);
     let named = tensor.name.rsplit_once('.').is_some_and(|(_, last)| NAMES.contains(&last));
     named && (small || tensor.dtype.kind() == Kind::Packed)
 }

@@ -43,8 +43,9 @@ fn second_scale(tensor: &Tensor) -> String {
 
 fn weight(tensor: &Tensor, scales: &Tensor, around: &Around) -> Result<Weight, Refusal> {
     if !around.scheme.is_by_modelopt() {
-        return Err("packed with scales, but config.json does not say how (a quantization_config by modelopt)"
-            .into());
+        return Err(
+            "packed with scales, but config.json does not say how (a quantization_config by modelopt)".into(),
+        );
     }
     refuse_scaled_inputs(tensor, around)?;
     let second = around.get(&second_scale(tensor));
@@ -56,7 +57,9 @@ fn weight(tensor: &Tensor, scales: &Tensor, around: &Around) -> Result<Weight, R
     };
     let said = around.scheme.weight_groups();
     if !said.is_empty() && !said.contains(&group) {
-        return Err(format!("quantised in {name}, but the quantization_config has no groups of {group}").into());
+        return Err(
+            format!("quantised in {name}, but the quantization_config has no groups of {group}").into()
+        );
     }
     let values = Microscaled::new(tensor, &tensor.shape, scales, group, global, Rounding::F32)?;
     let companions: Vec<&Tensor> = [Some(scales), second].into_iter().flatten().collect();
@@ -75,7 +78,9 @@ fn weight(tensor: &Tensor, scales: &Tensor, around: &Around) -> Result<Weight, R
 pub(super) fn refuse_scaled_inputs(tensor: &Tensor, around: &Around) -> Result<(), Refusal> {
     let module = tensor.name.strip_suffix("weight").unwrap_or(&tensor.name);
     match around.get(&format!("{module}pre_quant_scale")) {
-        Some(_) => Err("quantised with scaled inputs (pre_quant_scale), which this version does not read".into()),
+        Some(_) => {
+            Err("quantised with scaled inputs (pre_quant_scale), which this version does not read".into())
+        }
         None => Ok(()),
     }
 }

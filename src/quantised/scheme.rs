@@ -105,7 +105,9 @@ impl<'a> Scheme<'a> {
 
     /// Whether GPTQModel says that it wrote the checkpoint, alone or as the last of a list of tools.
     pub fn is_by_gptqmodel(&self) -> bool {
-        let Some(tool) = self.value.and_then(|value| value.get("meta")?.get("quantizer")) else { return false };
+        let Some(tool) = self.value.and_then(|value| value.get("meta")?.get("quantizer")) else {
+            return false;
+        };
         let named = |tool: &Value| tool.as_str().is_some_and(|tool| tool.starts_with("gptqmodel"));
         tool.as_array().map_or_else(|| named(tool), |tools| tools.last().is_some_and(named))
     }
