@@ -222,22 +222,20 @@ pub(super) fn expert_halves(tensor: &Tensor, rows: usize, cols: usize, context: 
     let (module, last) = tensor.name.rsplit_once('.').unwrap_or(("", &tensor.name));
     let down = match (last, module.rsplit_once('.')) {
         ("gate_up_proj", _) => format!("{module}.down_proj"),
-        (GPT_OSS, _) => format!("{module}.mlp2_weight"),
         ("weight", Some((outer, "gate_up_proj"))) => format!("{outer}.down_proj.weight"),
         ("weight", Some((outer, "ffn_gate_up_exps"))) => format!("{outer}.ffn_down_exps.weight"),
         _ => return Fusion::Single,
     };
-    let in_turn = context.model_type() == Some("gpt_oss") || last == GPT_OSS;
     let down = (context.shape_of)(&down);
     let parts = match down {
         // [E, 2f, h] with down [E, h, f]: halves of the rows; gpt-oss keeps its turns when packed.
-        Some([_, h, f]) if rows == 2 * f && cols == *h => match in_turn {
-            true => Some(alternating_rows(rows, cols)),
-            false => named_rows(rows, cols, &[("gate", *f), ("up", *f)]),
+        Some([_, h, f]) if rows == 2 * f && cols == *h => match context.model_type() {
+            Some("gpt_oss") => Some(alternating_rows(rows, cols)),
+            _ => named_rows(rows, cols, &[("gate", *f), ("up", *f)]),
         },
         // [E, h, 2f] with down [E, f, h]: columns, in halves or in turn.
         Some([_, f, h]) if cols == 2 * f && rows == *h => match context.model_type() {
-            _ if in_turn => Some(alternating_columns(rows, cols)),
+            Some("gpt_oss") => Some(alternating_columns(rows, cols)),
             Some("llama4" | "llama4_text") => named_columns(rows, cols, &["gate", "up"]),
             _ => None,
         },
@@ -245,9 +243,6 @@ pub(super) fn expert_halves(tensor: &Tensor, rows: usize, cols: usize, context: 
     };
     parts.map_or(Fusion::Unknown, Fusion::Parts)
 }
-
-/// What gpt-oss calls gate and up in the files that were published first, without a `model_type`.
-const GPT_OSS: &str = "mlp1_weight";
 
 /// gpt-oss: gate in the even columns, up in the odd ones.
 fn alternating_columns(rows: usize, cols: usize) -> Vec<Part> {
