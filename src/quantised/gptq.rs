@@ -153,7 +153,7 @@ impl Columns {
         let row = zeros.get(group * self.zero_words..).unwrap_or_default();
         match (self.less_one, self.bits) {
             (false, bits) => stored(row, output, bits),
-            (true, 3) => stored(row, output, 3) + 1 & mask(3),
+            (true, 3) => (stored(row, output, 3) + 1) & mask(3),
             // To a whole word, from which GPTQModel subtracted.
             (true, bits) => field(|w| word(row, w).wrapping_add(ones(bits)), output * bits, bits),
         }
