@@ -81,13 +81,13 @@ fn kernels_are_what_their_layers_are() {
     let report = common::analyze(&keras("model.keras"), &settings);
     let shape = |name: &str| {
         let matrix = matrix(&report, name);
-        (matrix.role.clone(), matrix.rows, matrix.cols)
+        (matrix.role, matrix.rows, matrix.cols)
     };
-    assert_eq!(shape("stem.kernel"), ("conv".into(), 6, 3));
-    assert_eq!(shape("line.kernel"), ("conv".into(), 8, 5));
-    assert_eq!(shape("attention.attention_output.kernel"), ("linear".into(), 8, 8));
-    assert_eq!(shape("memory.lstm_cell.kernel[f]"), ("recurrent".into(), 8, 5));
-    assert_eq!(shape("both.forward_gated.gru_cell.recurrent_kernel[r]"), ("recurrent".into(), 4, 4));
+    assert_eq!(shape("stem.kernel"), ("conv", 6, 3));
+    assert_eq!(shape("line.kernel"), ("conv", 8, 5));
+    assert_eq!(shape("attention.attention_output.kernel"), ("linear", 8, 8));
+    assert_eq!(shape("memory.lstm_cell.kernel[f]"), ("recurrent", 8, 5));
+    assert_eq!(shape("both.forward_gated.gru_cell.recurrent_kernel[r]"), ("recurrent", 4, 4));
     assert!(report.matrices.iter().all(|matrix| !matrix.name.starts_with("deep")), "depthwise");
 }
 

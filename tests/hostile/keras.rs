@@ -50,16 +50,16 @@ fn valid() -> Vec<u8> {
 fn datasets_that_break_the_rules() {
     let large = 1 << 33;
     for (dims, address, size, part) in [
-        (&[2, 3][..], 0, 25, "`a`: a dataset of shape 2×3 and type F32 needs 24 bytes, but has 25"),
-        (&[2, 3], 0, 23, "needs 24 bytes, but has 23"),
-        (&[large, large], 0, 0, "`a`: it has a shape whose size overflows"),
-        (&[0, large, large], 0, 0, "overflows"),
-        (&[u64::MAX], 0, 4, "needs 73786976294838206460 bytes"),
-        (&[1 << 40], 0, 1 << 42, "its data of 4398046511104 bytes at address 0 lies outside"),
-        (&[2, 3], u64::MAX - 8, 24, "lies outside"),
-        (&[2, 3], 1 << 40, 24, "at address 1099511627776 lies outside"),
+        (vec![2, 3], 0, 25, "`a`: a dataset of shape 2×3 and type F32 needs 24 bytes, but has 25"),
+        (vec![2, 3], 0, 23, "needs 24 bytes, but has 23"),
+        (vec![large, large], 0, 0, "`a`: it has a shape whose size overflows"),
+        (vec![0, large, large], 0, 0, "overflows"),
+        (vec![u64::MAX], 0, 4, "needs 73786976294838206460 bytes"),
+        (vec![1 << 40], 0, 1 << 42, "its data of 4398046511104 bytes at address 0 lies outside"),
+        (vec![2, 3], u64::MAX - 8, 24, "lies outside"),
+        (vec![2, 3], 1 << 40, 24, "at address 1099511627776 lies outside"),
     ] {
-        refused(&dataset(&[dataspace(dims), f32s(), contiguous(address, size)]), part);
+        refused(&dataset(&[dataspace(&dims), f32s(), contiguous(address, size)]), part);
     }
     let good = || [dataspace(&[2]), f32s(), contiguous(0, 8)];
     let [space, kind, layout] = good();
@@ -90,7 +90,10 @@ fn groups_that_are_no_tree() {
     refused(&with(&|_, root| vec![("a", root)]), "`a` leads to an object that has another name, too");
     refused(&with(&|one, _| vec![("a", one), ("b", one)]), "`b` leads to an object");
     refused(&with(&|one, root| vec![("a", one), ("a", root)]), "it has two objects named `a`");
-    refused(&with(&|_, _| vec![("a", 1 << 50)]), "an object header of 4 bytes at address 1125899906842624 lies");
+    refused(
+        &with(&|_, _| vec![("a", 1 << 50)]),
+        "an object header of 4 bytes at address 1125899906842624 lies",
+    );
     refused(&with(&|_, _| vec![("a", UNDEFINED)]), "lies outside");
     refused(&with(&|_, _| vec![("a", 0)]), "`a`: an object header has the version 137");
     for name in ["", ".", "a/b", "a\0"] {
@@ -137,8 +140,7 @@ fn work_is_bounded_by_the_length() {
     let mut file = File::new();
     let size = 60_000;
     let large = file.add(&[&b"OCHK"[..], &message(0, &vec![0; size]), &[0; 4]].concat());
-    let objects: Vec<u64> =
-        (0..20_000).map(|_| file.header(&[to(large, size as u64 + 12)])).collect();
+    let objects: Vec<u64> = (0..20_000).map(|_| file.header(&[to(large, size as u64 + 12)])).collect();
     let names: Vec<String> = (0..objects.len()).map(|i| i.to_string()).collect();
     let links: Vec<(&str, u64)> = names.iter().map(String::as_str).zip(objects).collect();
     let root = file.group(&links);
@@ -171,7 +173,9 @@ fn attributes_that_lie() {
     let fixed = [0x13, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f];
     refused(&attribute(&fixed, b"abc"), "an attribute is cut off");
     // Beyond what is ever read there is none, and what is no text is none.
-    for bytes in [attribute(&any_length, &place(u32::MAX, 0, 1)), attribute(&[0x13, 0, 0, 0, 2, 0, 0, 0], b"\xff\xff")] {
+    for bytes in
+        [attribute(&any_length, &place(u32::MAX, 0, 1)), attribute(&[0x13, 0, 0, 0, 2, 0, 0, 0], b"\xff\xff")]
+    {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(NAME);
         std::fs::write(&path, bytes).unwrap();
@@ -184,9 +188,8 @@ fn attributes_that_lie() {
 #[test]
 fn symbol_tables_that_lie() {
     let whole = std::fs::read(fixture("keras/bfloat16.weights.h5")).unwrap();
-    let nth = |what: &[u8], n: usize| {
-        (0..whole.len()).filter(|at| whole[*at..].starts_with(what)).nth(n).unwrap()
-    };
+    let nth =
+        |what: &[u8], n: usize| (0..whole.len()).filter(|at| whole[*at..].starts_with(what)).nth(n).unwrap();
     let with = |at: usize, bytes: &[u8]| {
         let mut changed = whole.clone();
         changed[at..at + bytes.len()].copy_from_slice(bytes);
@@ -218,7 +221,10 @@ fn archives_that_break_the_rules() {
     let weights = Member::stored("model.weights.h5", &valid());
     let config = |text: &[u8]| Member::stored("config.json", text);
     let refused = |members: &[Member], part: &str| refused_bytes("model.keras", &archive(members), part);
-    refused(&[config(b"{}")], "this zip archive holds no model.weights.h5, which a Keras model has, but config.json");
+    refused(
+        &[config(b"{}")],
+        "this zip archive holds no model.weights.h5, which a Keras model has, but config.json",
+    );
     refused(&[Member::deflated("model.weights.h5", &valid())], "is compressed, which Keras never does");
     refused(&[weights.clone(), weights.clone()], "it has two members named `model.weights.h5`");
     refused(&[Member::stored("model.weights.h5", &valid()[..100])], "is it cut off?");
@@ -242,7 +248,9 @@ fn every_truncation_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(NAME);
     let read = |name: &str| std::fs::read(fixture("keras").join(name)).unwrap();
-    for (whole, step) in [(valid(), 1), (read("bfloat16.weights.h5"), 7), (read("latest.h5"), 7), (read("inner.keras"), 61)] {
+    for (whole, step) in
+        [(valid(), 1), (read("bfloat16.weights.h5"), 7), (read("latest.h5"), 7), (read("inner.keras"), 61)]
+    {
         for length in (1..whole.len()).step_by(step) {
             std::fs::write(&path, &whole[..length]).unwrap();
             let opened = Checkpoint::open(&path, &OpenOptions::default());

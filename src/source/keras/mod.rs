@@ -62,8 +62,7 @@ impl Format for Keras {
         if zip::is_archive(head) {
             return named(&["keras"]) || first_member().is_some_and(|name| FIRST.contains(&name));
         }
-        head.starts_with(hdf5::SIGNATURE)
-            || named(&["keras", "h5", "hdf5"]) && super::foreign(head).is_none()
+        head.starts_with(hdf5::SIGNATURE) || named(&["keras", "h5", "hdf5"]) && super::foreign(head).is_none()
     }
 
     fn contents(&self, files: &mut Files, file: usize, _: &OpenOptions) -> Result<Contents> {
@@ -95,7 +94,8 @@ fn read(storage: &Storage, file: usize) -> Checked<Contents> {
         ));
     }
     // The configuration only helps with names: a compressed or very long one is done without.
-    let readable = |entry: &&zip::Entry| entry.method == zip::Method::Stored && entry.uncompressed <= layers::LONGEST;
+    let readable =
+        |entry: &&zip::Entry| entry.method == zip::Method::Stored && entry.uncompressed <= layers::LONGEST;
     let layers = match member(CONFIG).filter(readable) {
         Some(entry) => Layers::parse(&storage.read(entry.data.clone())?),
         None => Layers::default(),
@@ -137,7 +137,9 @@ fn contents(objects: &Objects, layers: &Layers, file: usize) -> Checked<Contents
     }
     for (name, count) in states {
         let count = text::count(count, "variable", "variables");
-        contents.left_out.push(LeftOut { name: name.to_owned(), reason: format!("an optimizer's state: {count}") });
+        contents
+            .left_out
+            .push(LeftOut { name: name.to_owned(), reason: format!("an optimizer's state: {count}") });
     }
     contents.left_out.sort_by(|a, b| text::natural_cmp(&a.name, &b.name));
     Ok(contents)
@@ -151,10 +153,12 @@ fn beside<'a, 'b>(siblings: &'b HashMap<&str, Vec<&'a Dataset>>, place: &Place) 
 
 /// The shape of the bias among the variables of a layer: the second of two, or the one of that name.
 fn bias<'a>(group: &[&'a Dataset]) -> Option<&'a [usize]> {
-    let key = |dataset: &&&Dataset| Place::of(&dataset.path).key;
+    fn key(dataset: &Dataset) -> &str {
+        Place::of(&dataset.path).key
+    }
     let named = group.iter().find(|dataset| key(dataset) == "bias");
     let numbered = || match group {
-        [first, second] if key(&first) == "0" && key(&second) == "1" => Some(second),
+        [first, second] if key(first) == "0" && key(second) == "1" => Some(second),
         _ => None,
     };
     named.or_else(numbered).map(|dataset| dataset.shape.as_slice())
@@ -172,8 +176,10 @@ fn tensor(
         Ok(content) => content,
         Err(reason) => return Err(LeftOut { name, reason: reason.clone() }),
     };
-    if group.iter().any(|dataset| is_packed(dataset)) && !(dataset.shape.len() == 1 && name.ends_with("bias")) {
-        let reason = "part of a quantised layer, whose packed weights this version does not unpack".to_owned();
+    if group.iter().any(|dataset| is_packed(dataset)) && !(dataset.shape.len() == 1 && name.ends_with("bias"))
+    {
+        let reason =
+            "part of a quantised layer, whose packed weights this version does not unpack".to_owned();
         return Err(LeftOut { name, reason });
     }
     let bytes: Range<u64> = content.bytes.clone();

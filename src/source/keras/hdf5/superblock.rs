@@ -49,10 +49,7 @@ pub(super) fn open<'a>(storage: &'a Storage, part: &Range<u64>) -> Checked<(Imag
     // With a base address the end counts from the start of the file, without one from the superblock.
     let end = if base == 0 { end } else { end.saturating_sub(base) };
     if end > length - offset {
-        return rule(format!(
-            "it should have {end} bytes, but has {} (is it cut off?)",
-            length - offset
-        ));
+        return rule(format!("it should have {end} bytes, but has {} (is it cut off?)", length - offset));
     }
     Ok((Image::new(storage, start, end), root))
 }
