@@ -198,8 +198,10 @@ fn tensor(
     })
 }
 
-/// Whether it is a matrix of small integers: a weight that means nothing without its scales.
+/// Whether it is a weight of small integers, which mean nothing without their scales.
 fn is_packed(dataset: &Dataset) -> bool {
     let dtype = dataset.content.as_ref().ok().map(|content| content.dtype);
-    dataset.shape.len() > 1 && matches!(dtype, Some(Dtype::I8 | Dtype::U8))
+    let place = Place::of(&dataset.path);
+    let is_weight = place.layer().is_some() || place.key.ends_with("kernel") || place.key == "embeddings";
+    is_weight && dataset.shape.len() > 1 && matches!(dtype, Some(Dtype::I8 | Dtype::U8))
 }

@@ -41,7 +41,7 @@ impl<'a> Place<'a> {
     }
 
     /// The path of the layer, where it is one of Keras 3.
-    fn layer(&self) -> Option<&'a str> {
+    pub fn layer(&self) -> Option<&'a str> {
         if self.group == VARIABLES { Some("") } else { self.group.strip_suffix("/vars") }
     }
 }
