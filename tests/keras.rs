@@ -136,6 +136,15 @@ fn what_is_not_read_is_refused_by_name() {
 }
 
 #[test]
+fn an_index_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.weights.json");
+    std::fs::write(&path, r#"{"metadata": {}, "weight_map": {}}"#).unwrap();
+    let error = Checkpoint::open(&path, &OpenOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("this is the index of sharded Keras weights"), "{error}");
+}
+
+#[test]
 fn a_directory_is_searched_for_them() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(keras("inner.keras"), dir.path().join("classifier.keras")).unwrap();

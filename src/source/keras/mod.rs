@@ -59,6 +59,9 @@ impl Format for Keras {
             let length = usize::from(u16::from_le_bytes([*head.get(26)?, *head.get(27)?]));
             head.get(30..30 + length)
         };
+        if is_index(head) {
+            return path.to_string_lossy().ends_with(".weights.json");
+        }
         if zip::is_archive(head) {
             return named(&["keras"]) || first_member().is_some_and(|name| FIRST.contains(&name));
         }
@@ -73,6 +76,12 @@ impl Format for Keras {
 
 fn read(storage: &Storage, file: usize) -> Checked<Contents> {
     let head = storage.read(0..storage.len().min(8))?;
+    if is_index(&head) {
+        return unusable(
+            "this is the index of sharded Keras weights, which this version does not read; save them in one file, or open \
+             one shard after the other",
+        );
+    }
     if !zip::is_archive(&head) {
         let mut objects = hdf5::read(storage, &(0..storage.len()))?;
         let layers = objects.config.take().map(|config| Layers::parse(config.as_bytes()));
@@ -101,6 +110,11 @@ fn read(storage: &Storage, file: usize) -> Checked<Contents> {
         None => Layers::default(),
     };
     contents(&hdf5::read(storage, &weights.data)?, &layers, file)
+}
+
+/// The start of the index of sharded weights, which is JSON.
+fn is_index(head: &[u8]) -> bool {
+    head.starts_with(b"{")
 }
 
 /// The tensors of the model, and what is left out.
