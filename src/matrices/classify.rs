@@ -204,9 +204,10 @@ impl<'a> Name<'a> {
     }
 
     fn is_recurrent(&self) -> bool {
-        // Keras: `lstm_cell.kernel`, `lstm_cell.recurrent_kernel`.
+        // Keras: `lstm_cell_1.kernel`, `lstm_cell_1.recurrent_kernel`.
         let in_cell = || {
             let module = self.full.rsplit('.').nth(1).unwrap_or_default();
+            let module = module.trim_end_matches(|c: char| c == '_' || c.is_ascii_digit());
             self.last == "kernel" && (module == "cell" || module.ends_with("_cell"))
         };
         self.last.starts_with("weight_ih")
