@@ -11,6 +11,7 @@ mod gguf;
 mod hub;
 mod index;
 pub(crate) mod json;
+mod keras;
 mod locate;
 mod numpy;
 mod onnx;
@@ -31,6 +32,7 @@ use locate::Located;
 pub use config::ModelConfig;
 pub use files::Files;
 pub use gguf::Gguf;
+pub use keras::Keras;
 pub use numpy::{Npy, Npz};
 pub use onnx::Onnx;
 pub use safetensors::Safetensors;
@@ -48,7 +50,7 @@ use crate::text::{natural_cmp, printable};
 const MAX_SHARING: u64 = 16;
 
 /// Every format that can be read, in the order in which they are tried.
-pub static FORMATS: &[&dyn Format] = &[&Safetensors, &Torch, &Gguf, &Onnx, &Npz, &Npy];
+pub static FORMATS: &[&dyn Format] = &[&Safetensors, &Torch, &Gguf, &Onnx, &Npz, &Npy, &Keras];
 
 /// A reader of one file format.
 pub trait Format: Sync {
