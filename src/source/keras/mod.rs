@@ -75,7 +75,7 @@ impl Format for Keras {
 }
 
 fn read(storage: &Storage, file: usize) -> Checked<Contents> {
-    let head = storage.read(0..storage.len().min(8))?;
+    let head = storage.copy(0..storage.len().min(8))?;
     if is_index(&head) {
         return unusable(
             "this is the index of sharded Keras weights, which this version does not read; save them in one file, or open \
@@ -106,7 +106,7 @@ fn read(storage: &Storage, file: usize) -> Checked<Contents> {
     let readable =
         |entry: &&zip::Entry| entry.method == zip::Method::Stored && entry.uncompressed <= layers::LONGEST;
     let layers = match member(CONFIG).filter(readable) {
-        Some(entry) => Layers::parse(&storage.read(entry.data.clone())?),
+        Some(entry) => Layers::parse(&storage.copy(entry.data.clone())?),
         None => Layers::default(),
     };
     contents(&hdf5::read(storage, &weights.data)?, &layers, file)

@@ -99,7 +99,7 @@ fn object(image: &Image, address: u64, index: u32, length: u64) -> Checked<Optio
         let size = fields.u64()?;
         if found == index && length <= size {
             let text = image.read(at + HEAD, length, "an object of a global heap")?;
-            return Ok(Some(text.into_owned()));
+            return Ok(Some(text));
         }
         if found == 0 {
             break; // the free space behind the last object

@@ -3,7 +3,6 @@
 //! h5py writes symbol tables: a B-tree of nodes whose entries have their names in a local heap. Newer
 //! files keep few links in the group's header, and many in a fractal heap, which is not read.
 
-use std::borrow::Cow;
 
 use super::header::{Message, kind, only};
 use super::image::{Fields, Image, UNDEFINED};
@@ -40,7 +39,7 @@ pub(super) fn links(image: &Image, messages: &[Message]) -> Checked<Vec<Link>> {
 }
 
 /// The names of a group's symbols, one behind the other.
-fn local_heap<'a>(image: &Image<'a>, address: u64) -> Checked<Cow<'a, [u8]>> {
+fn local_heap(image: &Image, address: u64) -> Checked<Vec<u8>> {
     let header = image.read(address, 32, "a heap of names")?;
     let mut fields = Fields::new(&header, "a heap of names");
     fields.signature(b"HEAP")?;

@@ -1,7 +1,6 @@
 //! The bytes of an HDF5 file, which may be a part of another file (an archive), by checked address;
 //! and records of little-endian fields in them.
 
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -42,11 +41,11 @@ impl<'a> Image<'a> {
         }
     }
 
-    /// The bytes of a structure.
-    pub fn read(&self, address: u64, count: u64, what: &str) -> Checked<Cow<'a, [u8]>> {
+    /// A copy of the bytes of a structure.
+    pub fn read(&self, address: u64, count: u64, what: &str) -> Checked<Vec<u8>> {
         let range = self.range(address, count, what)?;
         self.spend(count)?;
-        Ok(self.storage.read(range)?)
+        Ok(self.storage.copy(range)?)
     }
 
     /// Counts a name that is kept, which costs more than bytes that are only looked at.

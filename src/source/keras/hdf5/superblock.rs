@@ -18,7 +18,7 @@ pub(super) fn open<'a>(storage: &'a Storage, part: &Range<u64>) -> Checked<(Imag
     let length = part.end - part.start;
     let offset = find(storage, part)?;
     let start = part.start + offset;
-    let bytes = storage.read(start..part.end.min(start.saturating_add(LONGEST)))?;
+    let bytes = storage.copy(start..part.end.min(start.saturating_add(LONGEST)))?;
     let mut fields = Fields::new(&bytes, "its superblock");
     fields.signature(SIGNATURE)?;
     let version = fields.version(&[0, 1, 2, 3])?;
