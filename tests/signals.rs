@@ -150,7 +150,8 @@ mod shortened {
 
     fn start(arguments: &[&str], model: &Path) -> Child {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
-        command.args(arguments).arg(model).env("NO_COLOR", "1");
+        // OpenBLAS, where it is linked, starts threads of its own at once: a second one must mean a worker.
+        command.args(arguments).arg(model).env("NO_COLOR", "1").env("OPENBLAS_NUM_THREADS", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
