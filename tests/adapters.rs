@@ -81,6 +81,34 @@ fn assert_numbers(matrix: &Matrix, expected: &Value) {
     assert_eq!(matrix.eigenvalues, values.len());
 }
 
+/// What PEFT wrote before safetensors, `adapter_model.bin`, is the same adapter: on its base, alone, and
+/// with the names of a model that was trained in parallel.
+#[test]
+fn pickled_adapters_are_the_same() {
+    let (base, expected) = (fixture("adapters/llama"), expected());
+    let checkpoint = open(&base, &[adapter("plain-bin")]).unwrap();
+    for (name, values) in expected["merged"]["plain"]["tensors"].as_object().unwrap() {
+        assert_tensor(&checkpoint, name, values);
+    }
+    assert!(checkpoint.inputs().any(|path| path.ends_with("plain-bin/adapter_model.bin")));
+    let alone = report(&open(&adapter("plain-bin"), &[]).unwrap());
+    let safe = report(&open(&adapter("plain"), &[]).unwrap());
+    assert_eq!(alone.checkpoint.format, "peft");
+    let of = |report: &Report| {
+        let numbers = |m: &Matrix| (m.name.clone(), m.rows, m.cols, m.metrics.clone());
+        format!("{:?}", report.matrices.iter().map(numbers).collect::<Vec<_>>())
+    };
+    assert_eq!(of(&alone), of(&safe));
+    // A pickle that asks for a program is refused here as anywhere.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(adapter("plain-bin").join("adapter_config.json"), dir.path().join("adapter_config.json"))
+        .unwrap();
+    std::fs::write(dir.path().join("adapter_model.bin"), b"\x80\x02cos\nsystem\nX\x02\0\0\0ls\x85R.")
+        .unwrap();
+    let error = open(&base, &[dir.path().to_path_buf()]).unwrap_err().to_string();
+    assert!(error.contains("adapter_model.bin: ") && error.contains("`os.system`"), "{error}");
+}
+
 #[test]
 fn on_its_base_an_adapter_gives_what_peft_merges() {
     for (name, case) in expected()["merged"].as_object().unwrap() {
@@ -318,7 +346,8 @@ fn adapters_that_do_not_fit_are_refused() {
         (vec![(a, &[2, 0]), (b, &[6, 2])], "is no factor"),
         (
             vec![("layers.7.q.lora_A.weight", &[2, 4]), ("layers.7.q.lora_B.weight", &[6, 2])],
-            "the tensor `layers.7.q.lora_A.weight` adapts `layers.7.q.weight`, which the base does not hold",
+            "the tensor `layers.7.q.lora_A.weight` adapts `layers.7.q.weight`, which the base does not hold \
+             (it has `layers.0.q.weight`)",
         ),
         (more((bias, &[5])).to_vec(), "is added to no bias"),
         (more(("head.weight", &[2, 2])).to_vec(), "in place of a tensor that the base does not hold"),
@@ -336,6 +365,39 @@ fn adapters_that_do_not_fit_are_refused() {
     let saved = r#"{"peft_type": "LORA", "r": 2, "modules_to_save": ["head"]}"#;
     apply(saved, &more(("head.weight", &[2, 2]))).unwrap();
     apply(LORA, &more((bias, &[6]))).unwrap();
+}
+
+/// QLoRA and its like: the base stays packed, and the sum is of what it dequantises to.
+#[test]
+fn quantised_bases_are_dequantised_first() {
+    let (name, module) = ("model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.q_proj");
+    for layout in
+        ["bitsandbytes-4bit", "bitsandbytes-8bit", "gptq-4bit-ordered", "modelopt", "compressed-widths"]
+    {
+        let base = fixture("quantised").join(layout);
+        let plain = open(&base, &[]).unwrap();
+        let tensor = plain.tensors().iter().find(|t| t.name == name).unwrap();
+        let (rows, cols) = (tensor.shape[0], tensor.shape[1]);
+        let (a, b) = (
+            format!("base_model.model.{module}.lora_A.weight"),
+            format!("base_model.model.{module}.lora_B.weight"),
+        );
+        let lora = made(LORA, &filled(&[(&a, &[2, cols]), (&b, &[rows, 2])], noise));
+        let adapted = open(&base, &[lora.path().to_path_buf(), lora.path().to_path_buf()]).unwrap();
+        let sum = adapted.tensors().iter().find(|t| t.name == name).unwrap();
+        assert_eq!(sum.stored_as(), format!("{} + LoRA r=2 + LoRA r=2", tensor.stored_as()));
+        let weight = plain.read(tensor, 0..tensor.elements).unwrap();
+        let found = adapted.read(sum, 0..sum.elements).unwrap();
+        for (i, (found, weight)) in found.as_chunks::<8>().0.iter().zip(weight.as_chunks::<4>().0).enumerate()
+        {
+            let (row, col) = (i / cols, i % cols);
+            let product: f64 =
+                (0..2).map(|r| f64::from(noise(row * 2 + r)) * f64::from(noise(r * cols + col))).sum();
+            let known = f64::from(f32::from_le_bytes(*weight)) + 2.0 * 2.0 * product;
+            assert!((f64::from_le_bytes(*found) - known).abs() < 1e-12, "{layout} {i}");
+        }
+        assert_eq!(report(&adapted).matrices.len(), report(&plain).matrices.len());
+    }
 }
 
 #[test]

@@ -91,6 +91,35 @@ fn the_index_and_the_later_shards_are_watched() {
     noticed(dir.path(), &options, |dir| touch(&dir.join("b.safetensors")), "b.safetensors");
 }
 
+#[test]
+fn the_other_files_of_a_model_are_watched() {
+    let options = OpenOptions::default();
+    let onnx = fixture("onnx/external");
+    for file in ["model.onnx", "model.onnx_data"] {
+        noticed(&onnx, &options, |dir| touch(&dir.join(file)), file);
+    }
+    let data = "model.onnx_data";
+    noticed(&onnx, &options, |dir| std::fs::remove_file(dir.join(data)).unwrap(), data);
+    // Three parts, named by the first.
+    for number in 1..=3 {
+        let part = format!("split-0000{number}-of-00003.gguf");
+        let change = |dir: &Path| touch(&dir.join(&part));
+        let (_dir, path) = copy_of_parts();
+        noticed(&path, &options, change, &part);
+    }
+}
+
+/// The fixture of a split GGUF file in a directory of its own, which holds nothing else.
+fn copy_of_parts() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 1..=3 {
+        let part = format!("split-0000{number}-of-00003.gguf");
+        std::fs::copy(fixture("gguf").join(&part), dir.path().join(&part)).unwrap();
+    }
+    let path = dir.path().to_path_buf();
+    (dir, path)
+}
+
 #[cfg(target_os = "linux")]
 mod shortened {
     use std::io::Read;
@@ -121,7 +150,8 @@ mod shortened {
 
     fn start(arguments: &[&str], model: &Path) -> Child {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
-        command.args(arguments).arg(model).env("NO_COLOR", "1");
+        // OpenBLAS, where it is linked, starts threads of its own at once: a second one must mean a worker.
+        command.args(arguments).arg(model).env("NO_COLOR", "1").env("OPENBLAS_NUM_THREADS", "1");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 

@@ -68,6 +68,9 @@ struct Raw {
 struct Number(f64);
 
 impl<'de> Keyed<'de> for Number {
+    /// A pattern for each of very many layers.
+    const MOST: usize = 1 << 16;
+
     fn next_value<A: MapAccess<'de>>(_: &str, map: &mut A) -> std::result::Result<Self, A::Error> {
         map.next_value().map(Number)
     }

@@ -65,7 +65,7 @@ impl<'a> Merge<'a> {
                 Ok(self.targets.shift(layers.wholes.iter().map(|(name, _)| name.as_str())).ok().flatten())
             }
         };
-        let shift = shift.map_err(|why| unfit(explain(why, layers.products.as_slice())))?;
+        let shift = shift.map_err(|why| unfit(explain(why, &layers.products, &self.targets)))?;
         for (name, whole) in &layers.wholes {
             match self.targets.find(name, shift.as_ref()) {
                 Some(position) => self.replace(position, name, shift.as_ref(), whole),
@@ -82,10 +82,8 @@ impl<'a> Merge<'a> {
             let found = self.targets.find(&layer.weight, shift.as_ref());
             let position = found.or_else(|| self.tied_embedding(&layer.weight));
             let Some(position) = position else {
-                return Err(unfit(explain(
-                    Unfit::Missing(layer.weight.clone()),
-                    std::slice::from_ref(layer),
-                )));
+                let missing = Unfit::Missing(layer.weight.clone());
+                return Err(unfit(explain(missing, std::slice::from_ref(layer), &self.targets)));
             };
             let product = self.product(position, layer, adapter.config.fan_in_fan_out).map_err(unfit)?;
             self.push(position, Term::Product(product));
@@ -217,14 +215,18 @@ fn is_conv1d(name: &str) -> bool {
 }
 
 /// Why names of the adapter lead to no tensor of the base, by the factor that has the name.
-fn explain(why: Unfit, layers: &[Layer]) -> String {
+fn explain(why: Unfit, layers: &[Layer], base: &Targets) -> String {
     let factor = |name: &str| {
         let layer = layers.iter().find(|layer| layer.weight == name);
         layer.map_or_else(|| "it".to_owned(), |layer| named(&layer.a))
     };
     match why {
         Unfit::Missing(name) => {
-            format!("{} adapts `{}`, which the base does not hold", factor(&name), printable(&name))
+            let own: Vec<String> =
+                base.like(&name).iter().map(|own| format!("`{}`", printable(own))).collect();
+            let own = if own.is_empty() { "no tensors".to_owned() } else { own.join(" and ") };
+            let (factor, name) = (factor(&name), printable(&name));
+            format!("{factor} adapts `{name}`, which the base does not hold (it has {own})")
         }
         Unfit::Ambiguous(name, [one, other]) => format!(
             "{} adapts `{}`, which can be `{}` or `{}` of the base",

@@ -82,7 +82,9 @@ impl Adapter {
         let directory = weights.parent().unwrap_or(Path::new(""));
         // Before the weights: of an adapter that is not read nothing else is of interest.
         let config = AdapterConfig::read(directory)?;
-        let (_, Contents { tensors, left_out, .. }) = read_file(files, weights, options)?;
+        let (format, mut contents) = read_file(files, weights, options)?;
+        format.settle(&mut contents);
+        let Contents { tensors, left_out, .. } = contents;
         let wrong = |reason| Error::Malformed { path: weights.to_path_buf(), format: "PEFT adapter", reason };
         if tensors.is_empty() {
             return Err(wrong("it holds no tensors".to_owned()));

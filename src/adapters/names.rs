@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use crate::text::printable;
+use crate::text::{natural_cmp, printable};
 
 /// What PEFT puts before the name of every module.
 const WRAPPER: &str = "base_model.model.";
@@ -152,6 +152,21 @@ impl Targets {
         }
     }
 
+    /// Names of the base that are most like one that it lacks, for a message: those of the same
+    /// parameter of the same layer, or else any.
+    pub fn like(&self, name: &str) -> Vec<&str> {
+        const MOST: usize = 2;
+        let starts = name.rmatch_indices('.').map(|(at, _)| at).take(2);
+        let endings = starts.filter_map(|at| name.get(at..)).collect::<Vec<_>>();
+        let names = || self.positions.keys().map(String::as_str);
+        let alike = |ending: &&str| names().filter(|base| base.ends_with(*ending)).collect::<Vec<_>>();
+        let found = endings.iter().rev().map(alike).find(|found| !found.is_empty());
+        let mut found = found.unwrap_or_else(|| names().collect());
+        found.sort_by(|a, b| natural_cmp(a, b));
+        found.truncate(MOST);
+        found
+    }
+
     /// Every prefix that leads from one name to some name of the base.
     fn shifts_of(&self, name: &str) -> Vec<Shift> {
         let longer = self.positions.keys().filter_map(|base| {
@@ -230,6 +245,9 @@ mod tests {
         assert_eq!(second, Ok(Some(Shift::Add("text.".to_owned()))));
         let missing = base.shift(["layers.0.q.weight", "layers.7.q.weight"].into_iter());
         assert_eq!(missing, Err(Unfit::Missing("layers.7.q.weight".to_owned())));
+        assert_eq!(base.like("layers.7.q.weight"), ["text.layers.0.q.weight", "text.layers.1.q.weight"]);
+        assert_eq!(base.like("w"), ["text.layers.0.q.weight", "text.layers.1.q.weight"]);
+        assert!(targets(&[]).like("q.weight").is_empty());
         // Half a segment is no prefix.
         assert!(base.shift(["ers.0.q.weight"].into_iter()).is_err());
     }

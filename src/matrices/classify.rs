@@ -198,12 +198,22 @@ impl<'a> Name<'a> {
             "cross_attn_rel_b",
         ];
         const ENDINGS: [&str; 5] = ["_embeddings", "_embedding", "_embed", "_emb", "_embd"];
-        self.last == "weight"
-            && (NAMES.contains(&self.owner) || ENDINGS.iter().any(|e| self.owner.ends_with(e)))
+        let owns = NAMES.contains(&self.owner) || ENDINGS.iter().any(|e| self.owner.ends_with(e));
+        // Keras calls the table itself so.
+        self.last == "weight" && owns || self.last == "embeddings"
     }
 
     fn is_recurrent(&self) -> bool {
-        self.last.starts_with("weight_ih") || self.last.starts_with("weight_hh")
+        // Keras: `lstm_cell_1.kernel`, `lstm_cell_1.recurrent_kernel`.
+        let in_cell = || {
+            let module = self.full.rsplit('.').nth(1).unwrap_or_default();
+            let module = module.trim_end_matches(|c: char| c == '_' || c.is_ascii_digit());
+            self.last == "kernel" && (module == "cell" || module.ends_with("_cell"))
+        };
+        self.last.starts_with("weight_ih")
+            || self.last.starts_with("weight_hh")
+            || self.last == "recurrent_kernel"
+            || in_cell()
     }
 
     fn mentions_experts(&self) -> bool {
@@ -231,7 +241,7 @@ impl<'a> Name<'a> {
     }
 
     fn is_conv(&self) -> bool {
-        matches!(self.last, "weight" | "kernel") || self.mentions("conv")
+        self.last == "weight" || self.last.ends_with("kernel") || self.mentions("conv")
     }
 
     fn is_quantised(&self) -> bool {

@@ -42,6 +42,7 @@ pub(super) fn parts(tensor: &Tensor, rows: usize, cols: usize, context: &Context
         _ if last.starts_with("weight_ih") || last.starts_with("weight_hh") => {
             return gates(tensor, rows, cols, context);
         }
+        "kernel" | "recurrent_kernel" => return keras_gates(tensor, rows, cols, context),
         _ => return Fusion::Single,
     };
     found.map_or(Fusion::Unknown, Fusion::Parts)
@@ -214,6 +215,23 @@ fn gates(tensor: &Tensor, rows: usize, cols: usize, context: &Context) -> Fusion
     };
     let groups: Vec<(&str, usize)> = names.iter().map(|name| (*name, hidden)).collect();
     named_rows(rows, cols, &groups).map_or(Fusion::Unknown, Fusion::Parts)
+}
+
+/// The gates of a recurrent layer of Keras, which stores [in, gates·H] and [H, gates·H]; in its order and
+/// under its names. A kernel without a recurrent one beside it is one matrix.
+fn keras_gates(tensor: &Tensor, rows: usize, cols: usize, context: &Context) -> Fusion {
+    let module = tensor.name.rsplit_once('.').map_or("", |(module, _)| module);
+    let hidden = match (context.shape_of)(&format!("{module}.recurrent_kernel")) {
+        Some([hidden, all]) if *all == cols && *hidden > 0 => *hidden,
+        _ => return Fusion::Single,
+    };
+    let names: &[&str] = match (cols.is_multiple_of(hidden), cols / hidden) {
+        (true, 1) => return Fusion::Single,
+        (true, 3) => &["z", "r", "h"],
+        (true, 4) => &["i", "f", "c", "o"],
+        _ => return Fusion::Unknown,
+    };
+    named_columns(rows, cols, names).map_or(Fusion::Unknown, Fusion::Parts)
 }
 
 /// The halves of `gate_up_proj` (`ffn_gate_up_exps`) in a stack of experts, [E, rows, cols], as layouts within one

@@ -11,18 +11,14 @@
 
 use std::ops::Range;
 
-use super::fp8::scale_type;
-use super::gptq::{module_of_qweight, neighbours};
-use super::packed::{Groups, Steps, field, word};
-use super::rows::{Rounding, Values, by_rows, encoding, is_words, words};
+use super::packed::{Groups, field, word};
+use super::qweight::{Qweight, module_of, neighbours};
+use super::rows::{Values, encoding};
 use super::scheme::Packing;
 use super::{Around, Found, Layout, Refusal, Weight};
 use crate::error::Result;
 use crate::tensors::{Bytes, Tensor};
-use crate::text::shape;
 
-/// Outputs that are decoded together: two words.
-const PANEL: usize = 16;
 const BITS: usize = 4;
 /// Integers in a word.
 const IN_WORD: usize = 32 / BITS;
@@ -34,7 +30,7 @@ pub(super) struct Awq;
 
 impl Layout for Awq {
     fn find(&self, tensor: &Tensor, around: &Around) -> Option<Found> {
-        let module = module_of_qweight(tensor)?;
+        let module = module_of(tensor)?;
         if around.scheme.packing() != Ok(Packing::Awq) {
             return None;
         }
@@ -44,59 +40,33 @@ impl Layout for Awq {
 }
 
 fn weight(tensor: &Tensor, module: &str, around: &Around) -> Result<Weight, Refusal> {
-    let scales = around.need(&format!("{module}scales"), "scales")?;
-    let zeros = around.need(&format!("{module}qzeros"), "zero points")?;
-    let rounding = Rounding::of(scales.dtype).ok_or_else(|| scale_type(scales.dtype))?;
     if let Some(bits) = around.scheme.bits().filter(|bits| *bits != BITS) {
         return Err(format!("quantised by AWQ in {bits} bits, which this version does not read").into());
     }
-    let misfit = || {
-        let shapes = [tensor, zeros, scales].map(|t| shape(&t.shape));
-        format!(
-            "quantised, but qweight {}, qzeros {} and scales {} do not fit",
-            shapes[0], shapes[1], shapes[2]
-        )
-    };
-    let (&[inputs, wide], &[groups, zero_words], &[scale_groups, outputs]) =
-        (tensor.shape.as_slice(), zeros.shape.as_slice(), scales.shape.as_slice())
-    else {
-        return Err(misfit().into());
-    };
-    let fits = wide.checked_mul(IN_WORD) == Some(outputs)
-        && zero_words == wide
-        && scale_groups == groups
-        && is_words(tensor)
-        && is_words(zeros);
+    let parts = Qweight::of(tensor, module, around)?;
+    let sizes = parts.sizes().ok_or_else(|| parts.misfit())?;
+    let ([inputs, wide], outputs) = (sizes.words, sizes.outputs);
+    let fits = wide.checked_mul(IN_WORD) == Some(outputs) && sizes.zero_words == wide;
     if !fits || inputs.checked_mul(outputs).is_none() {
-        return Err(misfit().into());
+        return Err(parts.misfit());
     }
-    let groups = neighbours(around.scheme.group_size(inputs), inputs, groups)?;
-    let values = Interleaved {
-        words: tensor.clone(),
-        zeros: zeros.clone(),
-        scales: scales.clone(),
-        groups,
-        inputs,
-        outputs,
-        rounding,
-    };
+    let groups = neighbours(around.scheme.group_size(inputs), inputs, sizes.groups)?;
+    let [zeros, scales] = parts.companions().map(Tensor::clone);
+    let values = Interleaved { parts, groups, inputs, outputs };
     Ok(Weight {
         name: format!("{module}weight"),
         shape: vec![outputs, inputs],
-        encoding: encoding(format!("AWQ {BITS}-bit"), tensor, &[zeros, scales], values),
+        encoding: encoding(format!("AWQ {BITS}-bit"), tensor, &[&zeros, &scales], values),
     })
 }
 
 /// Integers in rows of words: [in, out/8].
 #[derive(Debug)]
 struct Interleaved {
-    words: Tensor,
-    zeros: Tensor,
-    scales: Tensor,
+    parts: Qweight,
     groups: Groups,
     inputs: usize,
     outputs: usize,
-    rounding: Rounding,
 }
 
 impl Values for Interleaved {
@@ -106,29 +76,26 @@ impl Values for Interleaved {
     }
 
     fn decode(&self, files: &dyn Bytes, elements: Range<usize>) -> Result<Vec<u8>> {
-        let packed = self.words.read(files, 0..self.words.elements)?;
-        let packed = words(&packed);
-        let zeros = self.zeros.read(files, 0..self.zeros.elements)?;
-        let zeros = words(&zeros);
-        let scales = self.scales.read(files, 0..self.scales.elements)?;
-        let groups = self.groups.table(files, self.inputs)?;
         let wide = self.outputs / IN_WORD;
         let integer = |bytes: &[[u8; 4]], row: usize, output: usize| {
             let own = word(bytes, row * wide + output / IN_WORD);
             let place = PLACE.get(output % IN_WORD).copied().unwrap_or(0);
             field(|_| own, place * BITS, BITS)
         };
-        by_rows(elements, self.inputs, PANEL, |outputs, out| {
-            let zero = |group, output| integer(zeros, group, output);
-            let steps = Steps::new(&self.scales, &scales, outputs.clone(), zero);
-            for (c, line) in out.chunks_exact_mut(self.inputs).enumerate() {
-                for (input, (value, group)) in line.iter_mut().zip(&groups).enumerate() {
-                    *value = steps.value(*group, c, integer(packed, input, outputs.start + c));
+        self.parts.decode(
+            files,
+            elements,
+            self.inputs,
+            &self.groups,
+            integer,
+            |packed, groups, steps, outputs, out| {
+                for (c, line) in out.chunks_exact_mut(self.inputs).enumerate() {
+                    for (input, (value, group)) in line.iter_mut().zip(groups).enumerate() {
+                        *value = steps.value(*group, c, integer(packed, input, outputs.start + c));
+                    }
                 }
-            }
-            self.rounding.apply(out);
-            Ok(())
-        })
+            },
+        )
     }
 }
 

@@ -174,7 +174,8 @@ impl State {
         if tensor.dtype != Dtype::U8 || tensor.elements > LONGEST {
             return Err("quantised, but its quant_state is no text".into());
         }
-        let bytes = tensor.read(around.files, 0..tensor.elements)?;
+        // A copy: text in a map could stop being UTF-8 after it was checked.
+        let bytes = tensor.read(around.files, 0..tensor.elements)?.into_owned();
         serde_json::from_slice(&bytes).map_err(|error| {
             format!("quantised, but its quant_state does not say how: {}", printable(&error.to_string()))
                 .into()

@@ -6,14 +6,16 @@
 //! | pack-quantized | `weight_packed` I32 [out, ⌈in·bits/32⌉], `weight_scale` [out, groups], `weight_shape` [2], `weight_zero_point` I32 [⌈out·bits/32⌉, groups], `weight_g_idx` [in] |
 //! | nvfp4-, mxfp4-pack-quantized | `weight_packed` U8 [out, in/2], `weight_scale`, `weight_global_scale` [1] |
 //!
-//! Packed integers are unsigned, offset by half of their range; so are the packed zero points.
+//! Packed integers of 1 to 8 bits are unsigned, offset by half of their range; so are the packed zero
+//! points.
 //! W = (q − z)·s, rounded to the type of the scales.
 
 use std::ops::Range;
 
 use super::fp8::{self, scale_type};
 use super::grid::Grid;
-use super::microscaled::{self, Microscaled};
+use super::microscaled::{self, Global, Microscaled};
+use super::modelopt;
 use super::packed::{Groups, field, word};
 use super::rows::{Rounding, Values, by_rows, encoding, is_words, numbers, words};
 use super::scaled::Scaled;
@@ -23,7 +25,7 @@ use crate::tensors::{Bytes, Dtype, Kind, Tensor};
 use crate::text::shape;
 
 /// Tensors beside a weight, in any of the formats.
-const PARTS: [&str; 8] = [
+const PARTS: [&str; 10] = [
     "weight_scale",
     "weight_zero_point",
     "weight_shape",
@@ -32,6 +34,8 @@ const PARTS: [&str; 8] = [
     "weight_scale_2",
     "input_scale",
     "input_global_scale",
+    "pre_quant_scale",
+    "comfy_quant",
 ];
 
 fn companions(module: &str, around: &Around) -> Vec<String> {
@@ -53,6 +57,7 @@ impl Layout for Plain {
 }
 
 fn plain(tensor: &Tensor, scales: &Tensor, around: &Around) -> Result<Weight, Refusal> {
+    modelopt::refuse_scaled_inputs(tensor, around)?;
     let (block, groups) = (around.scheme.block(), around.scheme.weight_groups());
     let zeros = around.get(&format!("{}_zero_point", tensor.name));
     if tensor.dtype != Dtype::I8 {
@@ -102,19 +107,15 @@ impl Layout for Packed {
 fn four_bit_floats(tensor: &Tensor, module: &str, around: &Around) -> Result<Weight, Refusal> {
     let scales = around.need(&format!("{module}weight_scale"), "scales")?;
     let global = around.get(&format!("{module}weight_global_scale"));
-    let (name, group) = match (scales.dtype, global) {
-        (Dtype::F8E4M3, Some(_)) => ("NVFP4", 16),
-        (Dtype::U8 | Dtype::F8E8M0, None) => ("MXFP4", 32),
+    // The tool dequantises both to BF16, where MXFP4 is exact.
+    let (name, group, rounding) = match (scales.dtype, global) {
+        (Dtype::F8E4M3, Some(_)) => ("NVFP4", 16, Rounding::BF16),
+        (Dtype::U8 | Dtype::F8E8M0, None) => ("MXFP4", 32, Rounding::F32),
         (Dtype::F8E4M3, None) => return Err("quantised, but without its weight_global_scale".into()),
         _ => return Err(scale_type(scales.dtype).into()),
     };
-    if let Some(global) = global.filter(|global| global.dtype != Dtype::F32 || global.elements != 1) {
-        let (kind, shape) = (global.dtype.name(), shape(&global.shape));
-        return Err(
-            format!("quantised, but its weight_global_scale ({kind}, {shape}) is no single F32").into()
-        );
-    }
-    let values = Microscaled::new(tensor, &tensor.shape, scales, group, global)?;
+    let divisor = global.map(|global| Global::Divisor(global.clone()));
+    let values = Microscaled::new(tensor, &tensor.shape, scales, group, divisor, rounding)?;
     let companions: Vec<&Tensor> = [Some(scales), global].into_iter().flatten().collect();
     Ok(Weight {
         name: format!("{module}weight"),
@@ -136,8 +137,14 @@ fn integers(tensor: &Tensor, module: &str, around: &Around) -> Result<Weight, Re
     let (&[outputs, inputs], &[packed_outputs, wide]) = (whole.as_slice(), tensor.shape.as_slice()) else {
         return Err(misfit("packed integers", tensor).into());
     };
-    let bits = bits(inputs, wide, &around.scheme.weight_bits());
-    let Some(bits) = bits.filter(|_| is_words(tensor) && packed_outputs == outputs) else {
+    let said = around.scheme.weight_bits();
+    let fields = Fields::of(inputs, wide, &said);
+    if fields.is_none() && said.is_empty() {
+        return Err(
+            "quantised in integers of several possible widths, and no quantization_config says which".into(),
+        );
+    }
+    let Some(fields) = fields.filter(|_| is_words(tensor) && packed_outputs == outputs) else {
         return Err(misfit("packed integers", tensor).into());
     };
     let grid = Grid::fit(&whole, &scales.shape, None, &around.scheme.weight_groups())?;
@@ -148,7 +155,7 @@ fn integers(tensor: &Tensor, module: &str, around: &Around) -> Result<Weight, Re
         }
         Some(zeros)
             if is_words(zeros)
-                && zeros.shape == [(outputs * bits).div_ceil(32), grid.across]
+                && zeros.shape == [fields.words(outputs), grid.across]
                 && grid.scale_row(1) == 1 =>
         {
             Zeros::Packed(zeros.clone())
@@ -167,9 +174,17 @@ fn integers(tensor: &Tensor, module: &str, around: &Around) -> Result<Weight, Re
     };
     let companions: Vec<&Tensor> =
         [Some(scales), zero_points.as_ref(), index, Some(stated)].into_iter().flatten().collect();
-    let described = format!("INT{bits}, {}", grid.describe());
-    let values =
-        Integers { words: tensor.clone(), scales: scales.clone(), zeros, groups, grid, bits, wide, rounding };
+    let described = format!("INT{}, {}", fields.bits, grid.describe());
+    let values = Integers {
+        words: tensor.clone(),
+        scales: scales.clone(),
+        zeros,
+        groups,
+        grid,
+        fields,
+        wide,
+        rounding,
+    };
     Ok(Weight {
         name: format!("{module}weight"),
         shape: whole,
@@ -197,13 +212,46 @@ fn stated_shape(stated: &Tensor, around: &Around) -> Result<Vec<usize>, Refusal>
     }
 }
 
-/// The bits of an integer: 32 of them fill whole words. For 3, 5, 6 and 7 bits versions of the tool
-/// pack differently, so that only the others are read.
-fn bits(inputs: usize, wide: usize, said: &[usize]) -> Option<usize> {
-    let fits = |bits: &usize| (inputs * bits).div_ceil(32) == wide;
-    let mut possible = [2, 4, 8].into_iter().filter(fits).filter(|b| said.is_empty() || said.contains(b));
-    let first = possible.next();
-    first.filter(|_| possible.next().is_none())
+/// How integers lie in a row of words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fields {
+    bits: usize,
+    /// Whether they go on from one word to the next, as the tool packs now; it once left the bits unused
+    /// that were too few for another integer. Where integers fill whole words there is no difference.
+    across_words: bool,
+}
+
+impl Fields {
+    /// What `inputs` integers in `wide` words can be, where that is one thing only.
+    fn of(inputs: usize, wide: usize, said: &[usize]) -> Option<Fields> {
+        let widths = (1..=8).filter(|bits| said.is_empty() || said.contains(bits));
+        let ways = widths.flat_map(|bits| {
+            let now = Fields { bits, across_words: true };
+            let once = Fields { bits, across_words: false };
+            [Some(now), Some(once).filter(|_| 32 % bits != 0)].into_iter().flatten()
+        });
+        let mut possible = ways.filter(|fields| fields.words(inputs) == wide);
+        let first = possible.next();
+        first.filter(|_| possible.next().is_none())
+    }
+
+    /// The words of a row of `count` integers.
+    fn words(self, count: usize) -> usize {
+        if self.across_words { (count * self.bits).div_ceil(32) } else { count.div_ceil(32 / self.bits) }
+    }
+
+    /// Where integer `index` begins, in bits.
+    #[inline]
+    fn start(self, index: usize) -> usize {
+        let in_word = 32 / self.bits;
+        if self.across_words { index * self.bits } else { index / in_word * 32 + index % in_word * self.bits }
+    }
+
+    /// One integer of a row.
+    #[inline]
+    fn get(self, words: impl Fn(usize) -> u32, index: usize) -> u32 {
+        field(words, self.start(index), self.bits)
+    }
 }
 
 /// The groups of a `weight_g_idx`; none where it holds −1: then they are neighbours after all.
@@ -244,7 +292,7 @@ struct Integers {
     zeros: Zeros,
     groups: Groups,
     grid: Grid,
-    bits: usize,
+    fields: Fields,
     wide: usize,
     rounding: Rounding,
 }
@@ -256,14 +304,11 @@ impl Values for Integers {
 
     fn decode(&self, files: &dyn Bytes, elements: Range<usize>) -> Result<Vec<u8>> {
         let (grid, cols) = (&self.grid, self.grid.cols);
-        let rows = elements.start / cols..elements.end.div_ceil(cols);
-        if rows.is_empty() {
-            return Ok(Vec::new());
-        }
+        let rows = grid.rows_of(&elements);
         let packed = self.words.read(files, rows.start * self.wide..rows.end * self.wide)?;
         let packed = words(&packed);
         let first = grid.scale_row(rows.start);
-        let scale_range = first * grid.across..(grid.scale_row(rows.end - 1) + 1) * grid.across;
+        let scale_range = grid.scales_of(&rows);
         let scales = numbers(&self.scales, files, scale_range.clone())?;
         let zeros = self.zero_points(files, scale_range)?;
         let groups = self.groups.table(files, cols)?;
@@ -274,7 +319,7 @@ impl Values for Integers {
             let steps: Vec<(f32, f32)> =
                 zeros.iter().copied().zip(scales.iter().copied()).skip(at).take(grid.across).collect();
             for (i, (out, group)) in out.iter_mut().zip(&groups).enumerate() {
-                let q = field(|w| word(own, w), i * self.bits, self.bits);
+                let q = self.fields.get(|w| word(own, w), i);
                 // The groups were checked; NaN would say that the file has changed since.
                 let (zero, scale) = steps.get(*group).copied().unwrap_or((f32::NAN, f32::NAN));
                 *out = (q as f32 - zero) * scale;
@@ -288,7 +333,7 @@ impl Values for Integers {
 impl Integers {
     /// The zero points of a range of scales, as the offset integers have them.
     fn zero_points(&self, files: &dyn Bytes, range: Range<usize>) -> Result<Vec<f32>> {
-        let offset = (1u32 << (self.bits - 1)) as f32;
+        let offset = (1u32 << (self.fields.bits - 1)) as f32;
         match &self.zeros {
             Zeros::None => Ok(vec![offset; range.len()]),
             Zeros::Plain(zeros) => {
@@ -301,7 +346,7 @@ impl Integers {
                 let (bytes, across) = (words(&bytes), self.grid.across);
                 let point = |scale: usize| {
                     let (row, group) = (scale / across, scale % across);
-                    field(|w| word(bytes, w * across + group), row * self.bits, self.bits) as f32
+                    self.fields.get(|w| word(bytes, w * across + group), row) as f32
                 };
                 Ok(range.map(point).collect())
             }
@@ -315,12 +360,30 @@ mod tests {
 
     #[test]
     fn bits_that_could_be_several_are_not_guessed() {
-        assert_eq!(bits(128, 16, &[]), Some(4));
-        assert_eq!(bits(128, 32, &[]), Some(8));
-        assert_eq!(bits(100, 13, &[]), Some(4));
-        assert_eq!(bits(128, 12, &[]), None, "three bits");
-        assert_eq!(bits(4, 1, &[]), None, "2, 4 and 8 bits fit one word");
-        assert_eq!(bits(4, 1, &[4]), Some(4));
+        let bits = |inputs, wide, said: &[usize]| {
+            Fields::of(inputs, wide, said).map(|fields| (fields.bits, fields.across_words))
+        };
+        assert_eq!(bits(128, 16, &[]), Some((4, true)));
+        assert_eq!(bits(100, 13, &[]), Some((4, true)));
+        assert_eq!(bits(128, 12, &[]), Some((3, true)));
+        assert_eq!(bits(128, 13, &[]), Some((3, false)), "ten in a word");
+        assert_eq!(bits(128, 20, &[5]), Some((5, true)));
+        assert_eq!(bits(128, 22, &[5]), Some((5, false)), "six in a word");
+        assert_eq!(bits(128, 32, &[]), None, "8 bits, or 7 of them in a byte");
+        assert_eq!(bits(128, 32, &[8]), Some((8, true)));
+        assert_eq!(bits(128, 32, &[7]), Some((7, false)));
+        assert_eq!(bits(4, 1, &[]), None, "most of them fit one word");
+        assert_eq!(bits(8, 1, &[3]), None, "both ways fit one word");
+        assert_eq!(bits(4, 1, &[4]), Some((4, true)));
         assert_eq!(bits(128, 16, &[8]), None);
+        assert_eq!(bits(0, 0, &[4]), Some((4, true)));
+    }
+
+    #[test]
+    fn fields_that_stay_in_their_word() {
+        let fields = Fields { bits: 5, across_words: false };
+        let words = [0b00_00110_00101_00100_00011_00010_00001u32, 7];
+        let found: Vec<u32> = (0..7).map(|i| fields.get(|w| words[w], i)).collect();
+        assert_eq!(found, [1, 2, 3, 4, 5, 6, 7]);
     }
 }

@@ -1,7 +1,7 @@
 //! 8-bit floats with scales of their own, as DeepSeek publishes its models: E4M3 and
 //! `weight_scale_inv` [⌈rows/128⌉, ⌈cols/128⌉], which despite its name is multiplied with
-//! (DeepSeek-AI 2024, arXiv 2412.19437, section 3.3). `scale_weight`, one for the whole weight, is
-//! the name in diffusion models.
+//! (DeepSeek-AI 2024, arXiv 2412.19437, section 3.3). One for the whole weight is called `scale_weight`
+//! in diffusion models, `qscale_weight` in Mistral's own files; DeepSeek's own have `scale`.
 
 use super::grid::Grid;
 use super::rows::{Rounding, encoding};
@@ -12,6 +12,12 @@ use crate::tensors::{Dtype, Kind, Tensor};
 /// The block where the configuration names none.
 const BLOCK: [usize; 2] = [128, 128];
 
+/// Scales of a layer's inputs.
+const OF_INPUTS: [&str; 4] = ["activation_scale", "input_scale", "scale_input", "qscale_act"];
+
+/// The tensor by which files of diffusion models say that they are such.
+pub(super) const MARK: &str = "scaled_fp8";
+
 /// 8-bit floats with block scales, or one scale.
 pub(super) struct Fp8;
 
@@ -21,17 +27,34 @@ impl Layout for Fp8 {
             return None;
         }
         let module = tensor.name.strip_suffix("weight").unwrap_or(&tensor.name);
-        let names = [format!("{}_scale_inv", tensor.name), format!("{module}scale_weight")];
-        let scales = names.iter().find_map(|name| around.get(name))?;
-        let others = [
-            format!("{module}activation_scale"),
-            format!("{module}input_scale"),
-            format!("{module}scale_input"),
-        ];
-        let companions = around.present(names.clone().into_iter().chain(others));
+        let names = scale_names(tensor);
+        let others = OF_INPUTS.map(|part| format!("{module}{part}"));
+        let marks = ["", "model.diffusion_model."].map(|prefix| format!("{prefix}{MARK}"));
+        let companions = around.present(names.clone().into_iter().chain(others).chain(marks));
+        let Some(scales) = scales_of(tensor, around) else {
+            // A cast to 8 bits has no scales at all, not even for its inputs.
+            let weight = Err("8-bit floats beside scales that are not known to be theirs".into());
+            return around.has_scales(module).then_some(Found { companions, weight });
+        };
         let block = Some(around.scheme.block().unwrap_or(BLOCK));
         Some(Found { companions, weight: weight(tensor, scales, block, &[]) })
     }
+}
+
+/// What the scales of a weight can be called.
+fn scale_names(tensor: &Tensor) -> [String; 4] {
+    let module = tensor.name.strip_suffix("weight").unwrap_or(&tensor.name);
+    [
+        format!("{}_scale_inv", tensor.name),
+        format!("{module}scale"),
+        format!("{module}scale_weight"),
+        format!("{module}qscale_weight"),
+    ]
+}
+
+/// The scales of a weight under the first of these names.
+pub(super) fn scales_of<'a>(tensor: &Tensor, around: &Around<'a>) -> Option<&'a Tensor> {
+    scale_names(tensor).iter().find_map(|name| around.get(name))
 }
 
 /// A tensor of 8-bit floats with its scales.

@@ -11,17 +11,15 @@
 
 use std::ops::Range;
 
-use super::fp8::scale_type;
-use super::packed::{Groups, Steps, field, mask, word};
-use super::rows::{Rounding, Values, by_rows, encoding, is_words, words};
+use super::packed::{Groups, field, mask, word};
+use super::qweight::{Qweight, module_of, neighbours};
+use super::rows::{Values, encoding, words};
 use super::scheme::Packing;
 use super::{Around, Found, Layout, Refusal, Weight};
 use crate::error::Result;
 use crate::tensors::{Bytes, Dtype, Tensor};
 use crate::text::shape;
 
-/// Outputs that are decoded together: as many words as a cache line has.
-const PANEL: usize = 16;
 /// Inputs whose integers fill whole words, at any number of bits.
 const RUN: usize = 32;
 
@@ -30,7 +28,7 @@ pub(super) struct Gptq;
 
 impl Layout for Gptq {
     fn find(&self, tensor: &Tensor, around: &Around) -> Option<Found> {
-        let module = module_of_qweight(tensor)?;
+        let module = module_of(tensor)?;
         let packing = around.scheme.packing();
         if packing == Ok(Packing::Awq) {
             return None;
@@ -46,51 +44,31 @@ impl Layout for Gptq {
     }
 }
 
-/// The module of a tensor called `qweight`, with its dot.
-pub(super) fn module_of_qweight(tensor: &Tensor) -> Option<&str> {
-    let module = tensor.name.strip_suffix("qweight")?;
-    (module.is_empty() || module.ends_with('.')).then_some(module)
-}
-
 fn weight(tensor: &Tensor, module: &str, less_one: bool, around: &Around) -> Result<Weight, Refusal> {
-    let scales = around.need(&format!("{module}scales"), "scales")?;
-    let zeros = around.need(&format!("{module}qzeros"), "zero points")?;
+    let parts = Qweight::of(tensor, module, around)?;
     let index = around.get(&format!("{module}g_idx"));
-    let rounding = Rounding::of(scales.dtype).ok_or_else(|| scale_type(scales.dtype))?;
-    let misfit = || {
-        let shapes = [tensor, zeros, scales].map(|t| shape(&t.shape));
-        format!(
-            "quantised, but qweight {}, qzeros {} and scales {} do not fit",
-            shapes[0], shapes[1], shapes[2]
-        )
-    };
-    let (&[deep, outputs], &[groups, zero_words], &[scale_groups, scale_outputs]) =
-        (tensor.shape.as_slice(), zeros.shape.as_slice(), scales.shape.as_slice())
-    else {
-        return Err(misfit().into());
-    };
-    if !is_words(tensor) || !is_words(zeros) || (scale_groups, scale_outputs) != (groups, outputs) {
-        return Err(misfit().into());
+    let misfit = || parts.misfit();
+    let sizes = parts.sizes().ok_or_else(misfit)?;
+    let ([deep, wide], outputs) = (sizes.words, sizes.outputs);
+    if wide != outputs {
+        return Err(misfit());
     }
-    let bits = bits(around.scheme.bits(), outputs, zero_words).ok_or_else(misfit)?;
+    let bits = bits(around.scheme.bits(), outputs, sizes.zero_words).ok_or_else(misfit)?;
     let inputs = deep.checked_mul(32).filter(|all| all.is_multiple_of(bits)).ok_or_else(misfit)? / bits;
     inputs.checked_mul(outputs).ok_or_else(misfit)?;
-    let grouping = match index {
-        Some(index) => listed(index, inputs, groups, around)?,
-        None => neighbours(around.scheme.group_size(inputs), inputs, groups)?,
+    let groups = match index {
+        Some(index) => listed(index, inputs, sizes.groups, around)?,
+        None if around.scheme.is_reordered() => {
+            return Err("quantised in an order of its inputs (desc_act), but without its g_idx".into());
+        }
+        None => neighbours(around.scheme.group_size(inputs), inputs, sizes.groups)?,
     };
-    let companions: Vec<&Tensor> = [Some(zeros), Some(scales), index].into_iter().flatten().collect();
-    let values = Columns {
-        words: tensor.clone(),
-        zeros: zeros.clone(),
-        scales: scales.clone(),
-        groups: grouping,
-        bits,
-        less_one,
-        inputs,
-        outputs,
-        rounding,
-    };
+    if less_one && !around.scheme.is_symmetric() {
+        check_zero_points(&parts.zeros, bits, outputs, around)?;
+    }
+    let own = parts.companions().map(Tensor::clone);
+    let companions: Vec<&Tensor> = own.iter().chain(index).collect();
+    let values = Columns { parts, groups, bits, less_one, inputs, outputs, zero_words: sizes.zero_words };
     Ok(Weight {
         name: format!("{module}weight"),
         shape: vec![outputs, inputs],
@@ -98,7 +76,8 @@ fn weight(tensor: &Tensor, module: &str, less_one: bool, around: &Around) -> Res
     })
 }
 
-/// The bits of an integer: what the zero points have room for, and what the configuration says.
+/// The bits of an integer: what the zero points have room for, and what the configuration says. For 5,
+/// 6 and 7 bits the tools that have them pack differently.
 fn bits(said: Option<usize>, outputs: usize, zero_words: usize) -> Option<usize> {
     let fits = |bits: &usize| outputs.checked_mul(*bits).is_some_and(|all| all.div_ceil(32) == zero_words);
     match said {
@@ -109,22 +88,6 @@ fn bits(said: Option<usize>, outputs: usize, zero_words: usize) -> Option<usize>
             first.filter(|_| possible.next().is_none())
         }
     }
-}
-
-/// Groups of neighbours, which must be as many as the scales.
-pub(super) fn neighbours(size: Option<usize>, inputs: usize, groups: usize) -> Result<Groups, String> {
-    let Some(size) = size else {
-        return Err(
-            "quantised, but neither g_idx nor a group_size in quantization_config says in which groups"
-                .to_owned(),
-        );
-    };
-    if inputs.div_ceil(size) != groups {
-        return Err(format!(
-            "quantised, but {inputs} inputs in groups of {size} do not make {groups} rows of scales"
-        ));
-    }
-    Ok(Groups::Of(size))
 }
 
 /// The groups that a `g_idx` lists, each of them checked.
@@ -143,18 +106,58 @@ fn listed(index: &Tensor, inputs: usize, groups: usize, around: &Around) -> Resu
     }
 }
 
+/// Refuses zero points of version 1 that are the largest integer. 0 less one has no place in a field:
+/// AutoGPTQ's writer spoils the rest of the word, its readers take the field for 0 or for 2^bits.
+/// GPTQModel alone subtracts and adds whole words, so that everything comes back.
+fn check_zero_points(zeros: &Tensor, bits: usize, outputs: usize, around: &Around) -> Result<(), Refusal> {
+    if around.scheme.is_by_gptqmodel() && 32 % bits == 0 {
+        return Ok(());
+    }
+    let bytes = zeros.read(around.files, 0..zeros.elements)?;
+    let wide = zeros.shape.last().copied().unwrap_or(0).max(1);
+    let largest = |row: &[[u8; 4]]| (0..outputs).any(|o| stored(row, o, bits) == mask(bits));
+    match words(&bytes).chunks(wide).position(largest) {
+        Some(group) => Err(format!(
+            "quantised, but a zero point of group {group} is the largest integer, which readers of GPTQ's \
+             first version take for 0 or for {}",
+            mask(bits) + 1
+        )
+        .into()),
+        None => Ok(()),
+    }
+}
+
+fn stored(row: &[[u8; 4]], output: usize, bits: usize) -> u32 {
+    field(|w| word(row, w), output * bits, bits)
+}
+
+/// One in every field of a word, where fields fill words.
+const fn ones(bits: usize) -> u32 {
+    u32::MAX / mask(bits)
+}
+
 /// Integers in columns of words: [in·bits/32, out].
 #[derive(Debug)]
 struct Columns {
-    words: Tensor,
-    zeros: Tensor,
-    scales: Tensor,
+    parts: Qweight,
     groups: Groups,
     bits: usize,
     less_one: bool,
     inputs: usize,
     outputs: usize,
-    rounding: Rounding,
+    zero_words: usize,
+}
+
+impl Columns {
+    fn zero(&self, zeros: &[[u8; 4]], group: usize, output: usize) -> u32 {
+        let row = zeros.get(group * self.zero_words..).unwrap_or_default();
+        match (self.less_one, self.bits) {
+            (false, bits) => stored(row, output, bits),
+            (true, 3) => (stored(row, output, 3) + 1) & mask(3),
+            // To a whole word, from which GPTQModel subtracted.
+            (true, bits) => field(|w| word(row, w).wrapping_add(ones(bits)), output * bits, bits),
+        }
+    }
 }
 
 impl Values for Columns {
@@ -164,34 +167,27 @@ impl Values for Columns {
     }
 
     fn decode(&self, files: &dyn Bytes, elements: Range<usize>) -> Result<Vec<u8>> {
-        let packed = self.words.read(files, 0..self.words.elements)?;
-        let packed = words(&packed);
-        let zeros = self.zeros.read(files, 0..self.zeros.elements)?;
-        let zeros = words(&zeros);
-        let scales = self.scales.read(files, 0..self.scales.elements)?;
-        let groups = self.groups.table(files, self.inputs)?;
-        let zero_words = self.zeros.shape.last().copied().unwrap_or(0);
-        let zero = |group: usize, output: usize| {
-            let stored = field(|w| word(zeros, group * zero_words + w), output * self.bits, self.bits);
-            // Zero points are as wide as the integers: less one, 0 was stored as the largest of them.
-            if self.less_one { (stored + 1) & mask(self.bits) } else { stored }
-        };
-        by_rows(elements, self.inputs, PANEL, |outputs, out| {
-            let steps = Steps::new(&self.scales, &scales, outputs.clone(), zero);
-            for (at, groups) in groups.chunks(RUN).enumerate() {
-                let first = at * self.bits;
-                for (c, line) in out.chunks_exact_mut(self.inputs).enumerate() {
-                    let mut own = [0; 9];
-                    for (w, slot) in own.iter_mut().take(self.bits).enumerate() {
-                        *slot = word(packed, (first + w) * self.outputs + outputs.start + c);
+        let zero = |zeros: &[[u8; 4]], group, output| self.zero(zeros, group, output);
+        self.parts.decode(
+            files,
+            elements,
+            self.inputs,
+            &self.groups,
+            zero,
+            |packed, groups, steps, outputs, out| {
+                for (at, groups) in groups.chunks(RUN).enumerate() {
+                    let first = at * self.bits;
+                    for (c, line) in out.chunks_exact_mut(self.inputs).enumerate() {
+                        let mut own = [0; 9];
+                        for (w, slot) in own.iter_mut().take(self.bits).enumerate() {
+                            *slot = word(packed, (first + w) * self.outputs + outputs.start + c);
+                        }
+                        let line = line.get_mut(at * RUN..).unwrap_or_default();
+                        unpack(&own, self.bits, groups, |group, q| steps.value(group, c, q), line);
                     }
-                    let line = line.get_mut(at * RUN..).unwrap_or_default();
-                    unpack(&own, self.bits, groups, |group, q| steps.value(group, c, q), line);
                 }
-            }
-            self.rounding.apply(out);
-            Ok(())
-        })
+            },
+        )
     }
 }
 

@@ -1,5 +1,7 @@
 //! Which scale belongs to which element of a matrix.
 
+use std::ops::Range;
+
 use crate::text::shape;
 
 /// The matrices of a tensor [stack…, rows, cols], cut into blocks of `high` × `wide` with one scale
@@ -73,6 +75,20 @@ impl Grid {
     /// The row of scales for a row of the tensor, counted through the stack.
     pub fn scale_row(&self, row: usize) -> usize {
         row / self.rows * self.down + if self.down > 0 { row % self.rows / self.high } else { 0 }
+    }
+
+    /// The rows that hold a range of elements.
+    pub fn rows_of(&self, elements: &Range<usize>) -> Range<usize> {
+        elements.start / self.cols..elements.end.div_ceil(self.cols).max(elements.start / self.cols)
+    }
+
+    /// The scales of some rows, in the order in which they are stored.
+    pub fn scales_of(&self, rows: &Range<usize>) -> Range<usize> {
+        let first = self.scale_row(rows.start) * self.across;
+        match rows.end.checked_sub(1).filter(|last| *last >= rows.start) {
+            Some(last) => first..(self.scale_row(last) + 1) * self.across,
+            None => first..first,
+        }
     }
 
     /// For reports: `128×128 scales`.

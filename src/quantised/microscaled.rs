@@ -7,8 +7,8 @@ use super::Refusal;
 use super::grid::Grid;
 use super::rows::{Rounding, Values, by_rows, numbers};
 use crate::error::Result;
-use crate::tensors::{Bytes, Tensor};
-use crate::text::shape;
+use crate::tensors::{Bytes, Dtype, Tensor};
+use crate::text::{printable, shape};
 
 /// E2M1: a sign, two bits of exponent with bias 1, one of fraction.
 const E2M1: [f32; 16] =
@@ -19,10 +19,35 @@ const E2M1: [f32; 16] =
 pub(super) struct Microscaled {
     packed: Tensor,
     scales: Tensor,
-    /// What every scale is divided by.
-    global: Option<Tensor>,
+    global: Option<Global>,
     grid: Grid,
     rounding: Rounding,
+}
+
+/// A scale for the scales of a whole weight: one F32.
+#[derive(Debug)]
+pub(super) enum Global {
+    /// What every scale is divided by.
+    Divisor(Tensor),
+    /// What it is multiplied by.
+    Factor(Tensor),
+}
+
+impl Global {
+    fn tensor(&self) -> &Tensor {
+        match self {
+            Global::Divisor(tensor) | Global::Factor(tensor) => tensor,
+        }
+    }
+
+    fn apply(&self, files: &dyn Bytes, scales: &mut [f32]) -> Result<()> {
+        let value = numbers(self.tensor(), files, 0..1)?.first().copied().unwrap_or(f32::NAN);
+        match self {
+            Global::Divisor(_) => scales.iter_mut().for_each(|scale| *scale /= value),
+            Global::Factor(_) => scales.iter_mut().for_each(|scale| *scale *= value),
+        }
+        Ok(())
+    }
 }
 
 /// The shape of the numbers in bytes of this shape.
@@ -36,12 +61,16 @@ pub(super) fn unpacked(bytes: &[usize]) -> Vec<usize> {
 
 impl Microscaled {
     /// `bytes` is the shape [stack…, rows, cols/2] of the packed bytes, `group` the width of a group.
+    ///
+    /// # Errors
+    /// What does not fit.
     pub fn new(
         packed: &Tensor,
         bytes: &[usize],
         scales: &Tensor,
         group: usize,
-        global: Option<&Tensor>,
+        global: Option<Global>,
+        rounding: Rounding,
     ) -> Result<Microscaled, Refusal> {
         let whole = unpacked(bytes);
         let misfit = || {
@@ -61,15 +90,16 @@ impl Microscaled {
         let rows = expected.iter().rev().skip(1).product();
         let flat = [rows, whole.last().copied().unwrap_or(0)];
         let grid = Grid::fit(&flat, &[rows, flat[1] / group], Some([1, group]), &[])?;
-        // The tool that writes NVFP4 dequantises it to BF16; MXFP4 is exact there, too.
-        let rounding = if global.is_some() { Rounding::BF16 } else { Rounding::F32 };
-        Ok(Microscaled {
-            packed: packed.clone(),
-            scales: scales.clone(),
-            global: global.cloned(),
-            grid,
-            rounding,
-        })
+        if let Some(global) = global.as_ref().map(Global::tensor)
+            && (global.dtype != Dtype::F32 || global.elements != 1)
+        {
+            let (name, kind) = (global.name.rsplit('.').next().unwrap_or_default(), global.dtype.name());
+            let shape = shape(&global.shape);
+            return Err(
+                format!("quantised, but its {} ({kind}, {shape}) is no single F32", printable(name)).into()
+            );
+        }
+        Ok(Microscaled { packed: packed.clone(), scales: scales.clone(), global, grid, rounding })
     }
 }
 
@@ -80,15 +110,11 @@ impl Values for Microscaled {
 
     fn decode(&self, files: &dyn Bytes, elements: Range<usize>) -> Result<Vec<u8>> {
         let (grid, cols) = (&self.grid, self.grid.cols);
-        let rows = elements.start / cols..elements.end.div_ceil(cols);
-        if rows.is_empty() {
-            return Ok(Vec::new());
-        }
+        let rows = grid.rows_of(&elements);
         let packed = self.packed.read(files, rows.start * cols / 2..rows.end * cols / 2)?;
-        let mut scales = numbers(&self.scales, files, rows.start * grid.across..rows.end * grid.across)?;
+        let mut scales = numbers(&self.scales, files, grid.scales_of(&rows))?;
         if let Some(global) = &self.global {
-            let divisor = numbers(global, files, 0..1)?.first().copied().unwrap_or(f32::NAN);
-            scales.iter_mut().for_each(|scale| *scale /= divisor);
+            global.apply(files, &mut scales)?;
         }
         by_rows(elements, cols, 1, |panel, out| {
             let row = panel.start - rows.start;

@@ -16,8 +16,10 @@ mod fp8;
 mod gptq;
 mod grid;
 mod microscaled;
+mod modelopt;
 mod mxfp4;
 mod packed;
+mod qweight;
 mod rows;
 mod scaled;
 mod scheme;
@@ -39,9 +41,11 @@ static LAYOUTS: &[&dyn Layout] = &[
     &gptq::Gptq,
     &awq::Awq,
     &compressed::Packed,
+    &modelopt::FourBit,
     &compressed::Plain,
     &fp8::Fp8,
     &mxfp4::GptOss,
+    &mxfp4::DeepSeek,
 ];
 
 /// A way of storing a quantised weight in several tensors.
@@ -94,6 +98,8 @@ impl From<&str> for Refusal {
 /// What a layout sees beside a tensor.
 struct Around<'a> {
     by_name: HashMap<&'a str, &'a Tensor>,
+    /// Modules with parameters that are called scales.
+    scaled: HashSet<&'a str>,
     scheme: Scheme<'a>,
     files: &'a dyn Bytes,
 }
@@ -101,6 +107,11 @@ struct Around<'a> {
 impl<'a> Around<'a> {
     fn get(&self, name: &str) -> Option<&'a Tensor> {
         self.by_name.get(name).copied()
+    }
+
+    /// Whether a module, named with its dot, has any scales.
+    fn has_scales(&self, module: &str) -> bool {
+        self.scaled.contains(module.strip_suffix('.').unwrap_or(module))
     }
 
     /// A tensor that a weight cannot do without.
@@ -141,7 +152,10 @@ pub fn resolve(
     config: Option<&ModelConfig>,
     files: &dyn Bytes,
 ) -> Result<Resolved> {
+    let is_scale = |name: &&str| name.rsplit('.').next().is_some_and(|last| last.contains("scale"));
+    let names = || tensors.iter().map(|tensor| tensor.name.as_str());
     let around = Around {
+        scaled: names().filter(is_scale).map(module_of).collect(),
         by_name: tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect(),
         scheme: Scheme::of(config),
         files,
@@ -149,8 +163,10 @@ pub fn resolve(
     let mut set_aside = HashMap::new();
     let mut weights = Vec::new();
     let mut made = HashSet::new();
+    // Another method may mean something else by the same names.
+    let layouts: &[&dyn Layout] = if around.scheme.unknown_method().is_some() { &[] } else { LAYOUTS };
     for (position, tensor) in tensors.iter().enumerate().filter(|(_, tensor)| tensor.elements > 0) {
-        let Some(found) = LAYOUTS.iter().find_map(|layout| layout.find(tensor, &around)) else { continue };
+        let Some(found) = layouts.iter().find_map(|layout| layout.find(tensor, &around)) else { continue };
         let refusal = match found.weight {
             Ok(weight) if is_taken(&weight, tensor, &around) || !made.insert(weight.name.clone()) => {
                 Some(format!("packed, but the checkpoint has another `{}`", printable(&weight.name)))
@@ -195,7 +211,7 @@ fn replace(tensor: &mut Tensor, weight: Weight) {
 /// What a companion is, for the list of skipped tensors.
 fn role_of(name: &str) -> &'static str {
     let last = name.rsplit('.').next().unwrap_or(name);
-    if last.contains("scale") || last.contains("absmax") || last == "SCB" {
+    if last.contains("scale") && last != fp8::MARK || last.contains("absmax") || last == "SCB" {
         "scales of a quantised weight"
     } else {
         "part of a quantised weight"
@@ -203,27 +219,52 @@ fn role_of(name: &str) -> &'static str {
 }
 
 /// Under a method that is not known, what lies beside packed integers may be anything: codebooks and
-/// scales in floating point have the look of weights.
+/// scales in floating point have the look of weights. So have they beside a packed weight which is not
+/// read although no method is named (the scales and offsets of MLX, a 2:4 sparse weight and its mask).
 fn set_aside_unknown(
     tensors: &[Tensor],
     resolved: &HashSet<usize>,
     scheme: &Scheme,
     set_aside: &mut HashMap<String, Aside>,
 ) {
-    let Some(method) = scheme.unknown_method() else { return };
+    let method = scheme.unknown_method();
     let is_packed = |(position, tensor): &(usize, &Tensor)| {
-        let by_type = matches!(tensor.dtype.kind(), Kind::Integer | Kind::Packed | Kind::Float8);
+        let by_type = match method {
+            Some(_) => matches!(tensor.dtype.kind(), Kind::Integer | Kind::Packed | Kind::Float8),
+            None => is_packed_weight(tensor),
+        };
         by_type && tensor.shape.len() >= 2 && !resolved.contains(position)
     };
     let packed = tensors.iter().enumerate().filter(is_packed);
     let modules: HashSet<&str> = packed.map(|(_, tensor)| module_of(&tensor.name)).collect();
-    for tensor in tensors.iter().filter(|tensor| modules.contains(module_of(&tensor.name))) {
-        let reason = format!(
-            "part of a module quantised by `{}`, which this version does not read",
-            printable(method)
-        );
-        set_aside.entry(tensor.name.clone()).or_insert(Aside { reason: reason.into(), companion: false });
+    let reason = method.map_or_else(
+        || "beside packed integers of a quantised weight, whose layout is not known".to_owned(),
+        |method| {
+            format!("part of a module quantised by `{}`, which this version does not read", printable(method))
+        },
+    );
+    // What the packed tensor itself is called, its type says as well.
+    let concerned = |tensor: &&Tensor| {
+        let wide = tensor.shape.len() >= 2 && tensor.dtype.kind() == Kind::Real;
+        modules.contains(module_of(&tensor.name)) && (method.is_some() || wide)
+    };
+    for (_, tensor) in tensors
+        .iter()
+        .enumerate()
+        .filter(|(position, tensor)| concerned(tensor) && !resolved.contains(position))
+    {
+        let reason = reason.clone().into();
+        set_aside.entry(tensor.name.clone()).or_insert(Aside { reason, companion: false });
     }
+}
+
+/// Integers of at most 32 bits under a name that only a weight or its mask has, inside a module.
+fn is_packed_weight(tensor: &Tensor) -> bool {
+    const NAMES: [&str; 4] = ["weight", "qweight", "weight_packed", "bitmask"];
+    let small =
+        matches!(tensor.dtype, Dtype::U8 | Dtype::I8 | Dtype::U16 | Dtype::I16 | Dtype::U32 | Dtype::I32);
+    let named = tensor.name.rsplit_once('.').is_some_and(|(_, last)| NAMES.contains(&last));
+    named && (small || tensor.dtype.kind() == Kind::Packed)
 }
 
 /// Everything before the last dot.
@@ -264,6 +305,27 @@ mod tests {
         assert!(reason.contains("`aq\\u{1b}lm`"), "{reason}");
         assert!(resolved.set_aside.contains_key("h.0.q.codes"));
         assert!(!resolved.set_aside.contains_key("h.0.k.weight"));
+    }
+
+    /// MLX keeps scales and offsets beside the words, and names no method.
+    #[test]
+    fn scales_and_offsets_of_an_unknown_layout_are_no_weights() {
+        let config = ModelConfig::from_value(json!({"quantization": {"bits": 4, "group_size": 64}}));
+        let tensors = vec![
+            tensor("h.0.q.weight", Dtype::U32, &[64, 32]),
+            tensor("h.0.q.scales", Dtype::F16, &[64, 4]),
+            tensor("h.0.q.biases", Dtype::F16, &[64, 4]),
+            tensor("h.0.q.bias", Dtype::F16, &[64]),
+            tensor("h.0.attn.mask", Dtype::U8, &[64, 64]),
+            tensor("h.0.attn.in_proj_weight", Dtype::F16, &[64, 64]),
+            tensor("weight", Dtype::U8, &[64, 64]),
+            tensor("w1", Dtype::F16, &[64, 64]),
+        ];
+        let resolved = resolve(tensors, Some(&config), &Nothing).unwrap();
+        let mut found: Vec<&String> = resolved.set_aside.keys().collect();
+        found.sort();
+        assert_eq!(found, ["h.0.q.biases", "h.0.q.scales"]);
+        assert!(resolved.set_aside["h.0.q.biases"].reason.contains("beside packed integers"));
     }
 
     #[test]

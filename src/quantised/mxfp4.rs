@@ -1,8 +1,10 @@
-//! gpt-oss: experts in MXFP4, `*_blocks` U8 [experts, out, in/32, 16] and `*_scales` U8
-//! [experts, out, in/32]; W = e·2^(s − 127).
+//! Experts in MXFP4, W = e·2^(s − 127). gpt-oss has `*_blocks` U8 [experts, out, in/32, 16] and `*_scales`
+//! U8 [experts, out, in/32]; DeepSeek's fourth version has them among its 8-bit floats, as `weight` I8
+//! [out, in/2] and `scale` E8M0 [out, in/32].
 
-use super::microscaled::Microscaled;
-use super::rows::encoding;
+use super::fp8::scales_of;
+use super::microscaled::{Microscaled, unpacked};
+use super::rows::{Rounding, encoding};
 use super::{Around, Found, Layout, Refusal, Weight};
 use crate::tensors::{Dtype, Tensor};
 
@@ -30,6 +32,30 @@ impl Layout for GptOss {
     }
 }
 
+/// MXFP4 in the pairs of an I8 `weight`, in models whose method is `fp8`.
+pub(super) struct DeepSeek;
+
+impl Layout for DeepSeek {
+    fn find(&self, tensor: &Tensor, around: &Around) -> Option<Found> {
+        let packed = tensor.dtype == Dtype::I8 && tensor.shape.len() >= 2 && around.scheme.is_fp8();
+        let scales = scales_of(tensor, around).filter(|_| packed)?;
+        Some(Found { companions: vec![scales.name.clone()], weight: pairs(tensor, scales) })
+    }
+}
+
+fn pairs(tensor: &Tensor, scales: &Tensor) -> Result<Weight, Refusal> {
+    // Under any other type they would be those of 8-bit integers.
+    if scales.dtype != Dtype::F8E8M0 {
+        return Err(super::fp8::scale_type(scales.dtype).into());
+    }
+    let values = Microscaled::new(tensor, &tensor.shape, scales, GROUP, None, Rounding::F32)?;
+    Ok(Weight {
+        name: tensor.name.clone(),
+        shape: unpacked(&tensor.shape),
+        encoding: encoding("MXFP4".to_owned(), tensor, &[scales], values),
+    })
+}
+
 fn weight(tensor: &Tensor, name: &str, other: &str, around: &Around) -> Result<Weight, Refusal> {
     let scales = around.need(other, "scales")?;
     if !matches!(scales.dtype, Dtype::U8 | Dtype::F8E8M0) {
@@ -40,7 +66,7 @@ fn weight(tensor: &Tensor, name: &str, other: &str, around: &Around) -> Result<W
         _ => return Err("quantised in blocks of too few dimensions".into()),
     };
     let side = |bytes: usize| outer.iter().copied().chain([blocks.saturating_mul(bytes)]).collect::<Vec<_>>();
-    let values = Microscaled::new(tensor, &side(BLOCK), scales, GROUP, None)?;
+    let values = Microscaled::new(tensor, &side(BLOCK), scales, GROUP, None, Rounding::F32)?;
     Ok(Weight {
         name: name.to_owned(),
         shape: side(GROUP),

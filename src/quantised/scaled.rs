@@ -32,14 +32,10 @@ impl Values for Scaled {
 
     fn decode(&self, files: &dyn Bytes, elements: Range<usize>) -> Result<Vec<u8>> {
         let grid = &self.grid;
-        if elements.is_empty() {
-            return Ok(Vec::new());
-        }
-        let rows = elements.start / grid.cols..elements.end.div_ceil(grid.cols);
+        let rows = grid.rows_of(&elements);
         let codes = self.codes.read(files, rows.start * grid.cols..rows.end * grid.cols)?;
         let first = grid.scale_row(rows.start);
-        let end = grid.scale_row(rows.end - 1) + 1;
-        let scale_range = first * grid.across..end * grid.across;
+        let scale_range = grid.scales_of(&rows);
         let scales = numbers(&self.scales, files, scale_range.clone())?;
         let zeros = match &self.zeros {
             Some(zeros) => numbers(zeros, files, scale_range)?,

@@ -23,7 +23,7 @@ pub(super) enum Packing {
 }
 
 /// Methods whose layouts this version reads.
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 12] = [
     "gptq",
     "awq",
     "auto-round",
@@ -35,6 +35,7 @@ const KNOWN: [&str; 11] = [
     "mxfp4",
     "mxfp8",
     "nvfp4",
+    "quark",
 ];
 
 impl<'a> Scheme<'a> {
@@ -49,7 +50,8 @@ impl<'a> Scheme<'a> {
 
     /// The method, where it is none of those that are read.
     pub fn unknown_method(&self) -> Option<&'a str> {
-        self.text("quant_method").filter(|method| !KNOWN.contains(method))
+        let method = self.text("quant_method").filter(|method| !KNOWN.contains(method));
+        method.filter(|_| !self.is_by_modelopt())
     }
 
     /// How a `qweight` is packed, or why that is not known.
@@ -75,9 +77,9 @@ impl<'a> Scheme<'a> {
                 other => unknown(other),
             },
             "auto-round" | "intel/auto-round" => match self.text("packing_format").unwrap_or("none") {
-                "auto_round:auto_gptq" => Ok(Packing::Gptq { less_one: true }),
+                "auto_round:auto_gptq" | "auto_round:gptq" => Ok(Packing::Gptq { less_one: true }),
                 "auto_round" | "auto_round:gptqmodel" => Ok(Packing::Gptq { less_one: false }),
-                "auto_round:auto_awq" => Ok(Packing::Awq),
+                "auto_round:auto_awq" | "auto_round:awq" => Ok(Packing::Awq),
                 other => unknown(other),
             },
             other => Err(format!(
@@ -85,6 +87,39 @@ impl<'a> Scheme<'a> {
                 printable(other)
             )),
         }
+    }
+
+    fn is(&self, key: &str) -> bool {
+        self.value.and_then(|value| value.get(key)?.as_bool()) == Some(true)
+    }
+
+    /// Whether GPTQ took the inputs in an order of its own: only a `g_idx` then tells their groups.
+    pub fn is_reordered(&self) -> bool {
+        self.is("desc_act")
+    }
+
+    /// Whether all zero points are half of the range.
+    pub fn is_symmetric(&self) -> bool {
+        self.is("sym")
+    }
+
+    /// Whether GPTQModel says that it wrote the checkpoint, alone or as the last of a list of tools.
+    pub fn is_by_gptqmodel(&self) -> bool {
+        let Some(tool) = self.value.and_then(|value| value.get("meta")?.get("quantizer")) else {
+            return false;
+        };
+        let named = |tool: &Value| tool.as_str().is_some_and(|tool| tool.starts_with("gptqmodel"));
+        tool.as_array().map_or_else(|| named(tool), |tools| tools.last().is_some_and(named))
+    }
+
+    /// Whether the method is that of 8-bit floats in blocks.
+    pub fn is_fp8(&self) -> bool {
+        self.text("quant_method") == Some("fp8")
+    }
+
+    /// Whether NVIDIA's ModelOpt says so.
+    pub fn is_by_modelopt(&self) -> bool {
+        self.text("quant_method").is_some_and(|method| method.starts_with("modelopt"))
     }
 
     /// Bits of a packed integer; `None` where it is not said, or differs from module to module.
@@ -159,6 +194,7 @@ mod tests {
         assert_eq!(round("auto_round:auto_gptq"), Ok(first));
         assert_eq!(round("auto_round"), Ok(second));
         assert_eq!(round("auto_round:auto_awq"), Ok(Packing::Awq));
+        assert_eq!(round("auto_round:gptq"), Ok(first));
     }
 
     #[test]

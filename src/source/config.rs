@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::companion::Companion;
+use super::json;
 use crate::error::{Error, Result};
-use crate::text::printable;
 
 /// The longest `config.json` that is read, in bytes; real ones stay below 100 kB.
 const MAX_BYTES: u64 = 16_000_000;
@@ -33,8 +33,7 @@ impl ModelConfig {
             return Ok((None, Companion::absent(&path)));
         }
         let (text, companion) = Companion::read(&path, MAX_BYTES, Self::FILE)?;
-        let value: Value = serde_json::from_slice(&text)
-            .map_err(|e| malformed(format!("it is no JSON: {}", printable(&e.to_string()))))?;
+        let value = json::value(&text).map_err(malformed)?;
         if !value.is_object() {
             return Err(malformed("it is no JSON object".to_owned()));
         }

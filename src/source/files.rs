@@ -28,9 +28,22 @@ impl Files {
     /// Those of [`Storage::open`].
     pub fn open(&mut self, path: &Path) -> Result<usize> {
         let storage = Storage::open(path, self.mmap)?;
+        Ok(self.add(storage))
+    }
+
+    /// The same for a file without a header: see [`Storage::open_data`].
+    ///
+    /// # Errors
+    /// Those of [`Storage::open`].
+    pub fn open_data(&mut self, path: &Path) -> Result<usize> {
+        let storage = Storage::open_data(path, self.mmap)?;
+        Ok(self.add(storage))
+    }
+
+    fn add(&mut self, storage: Storage) -> usize {
         (self.opened)(&storage);
         self.storages.push(storage);
-        Ok(self.storages.len() - 1)
+        self.storages.len() - 1
     }
 
     /// Takes bytes that lie in no file, under a name for messages, and returns their number.

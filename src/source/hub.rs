@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::companion::Companion;
 use crate::error::{Error, Result};
 use crate::text::printable;
 
@@ -70,7 +71,10 @@ fn is_revision(text: &str) -> bool {
 
 /// Looks a branch or tag up in `refs/`, or takes the text as a commit, where its snapshot exists.
 fn commit_of(model: &Path, revision: &str) -> Option<String> {
-    let reference = std::fs::read_to_string(model.join("refs").join(revision)).ok();
+    /// A commit's name has 40 characters.
+    const LONGEST: u64 = 1024;
+    let reference = Companion::read(&model.join("refs").join(revision), LONGEST, "reference").ok();
+    let reference = reference.and_then(|(text, _)| String::from_utf8(text).ok());
     let commit = reference.as_deref().map_or(revision, str::trim);
     let exists = is_revision(commit) && model.join("snapshots").join(commit).is_dir();
     exists.then(|| commit.to_owned())

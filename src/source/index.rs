@@ -12,8 +12,8 @@ use crate::text::printable;
 
 /// What messages call the format.
 const FORMAT: &str = "checkpoint index";
-/// The longest index that is read, in bytes.
-const MAX_BYTES: u64 = 100_000_000;
+/// The longest index that is read, in bytes: three times the largest known.
+const MAX_BYTES: u64 = 1 << 25;
 
 /// The map from tensor to shard.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ mod gguf;
 mod hub;
 mod index;
 pub(crate) mod json;
+mod keras;
 mod locate;
 mod memory;
 mod numpy;
@@ -32,6 +33,7 @@ use locate::Located;
 pub use config::ModelConfig;
 pub use files::Files;
 pub use gguf::Gguf;
+pub use keras::Keras;
 pub use numpy::{Npy, Npz};
 pub use onnx::Onnx;
 pub use safetensors::Safetensors;
@@ -44,8 +46,12 @@ use crate::quantised::{self, Aside};
 use crate::tensors::{Factors, Tensor};
 use crate::text::{natural_cmp, printable};
 
+/// Tensors may share what is stored, but those of a checkpoint may not hold more than this many times
+/// the bytes of their file: a small file must not keep a machine busy for long.
+const MAX_SHARING: u64 = 16;
+
 /// Every format that can be read, in the order in which they are tried.
-pub static FORMATS: &[&dyn Format] = &[&Safetensors, &Torch, &Gguf, &Onnx, &Npz, &Npy];
+pub static FORMATS: &[&dyn Format] = &[&Safetensors, &Torch, &Gguf, &Onnx, &Npz, &Npy, &Keras];
 
 /// A reader of one file format.
 pub trait Format: Sync {
@@ -79,6 +85,10 @@ pub trait Format: Sync {
     /// # Errors
     /// [`Error::Malformed`] with the broken rule, or [`Error::Io`].
     fn contents(&self, files: &mut Files, file: usize, options: &OpenOptions) -> Result<Contents>;
+
+    /// Does what can only be told from all files of a checkpoint together: called once, when they are
+    /// listed and agree with their index.
+    fn settle(&self, _contents: &mut Contents) {}
 }
 
 /// What a [`Format`] finds in one file.
@@ -164,24 +174,27 @@ impl Checkpoint {
         }
         let mut files = Files::new(options);
         let mut found = Contents::default();
-        let mut format = None;
+        let mut format: Option<&'static dyn Format> = None;
         for path in &located.files {
-            let (name, contents) = read_file(&mut files, path, options)?;
-            format = format.or(Some(name));
+            let (reader, contents) = read_file(&mut files, path, options)?;
+            format = format.or(Some(reader));
             found.tensors.extend(contents.tensors);
             found.left_out.extend(contents.left_out);
             found.config = found.config.or(contents.config);
         }
-        let Contents { tensors, config, mut left_out } = found;
         if let Some((path, index)) = &located.index {
-            let left_out: BTreeSet<&str> = left_out.iter().map(|part| part.name.as_str()).collect();
-            let mut found: BTreeSet<(&str, &str)> = BTreeSet::new();
-            for tensor in &tensors {
-                found.extend(names(tensor).map(|name| (name, files.name(tensor.file()))));
+            let left_out: BTreeSet<&str> = found.left_out.iter().map(|part| part.name.as_str()).collect();
+            let mut stored: BTreeSet<(&str, &str)> = BTreeSet::new();
+            for tensor in &found.tensors {
+                stored.extend(names(tensor).map(|name| (name, files.name(tensor.file()))));
             }
-            index.check(path, &found, &left_out)?;
+            index.check(path, &stored, &left_out)?;
         }
-        refuse_duplicates(&tensors, &files)?;
+        refuse_duplicates(&found.tensors, &files)?;
+        if let Some(format) = format {
+            format.settle(&mut found);
+        }
+        let Contents { tensors, config, mut left_out } = found;
         if let (true, Some(file)) = (tensors.is_empty(), files.all().first()) {
             return Err(Error::NoCheckpoint {
                 path: file.path().to_path_buf(),
@@ -214,7 +227,7 @@ impl Checkpoint {
         tensors.sort_by(|a, b| natural_cmp(&a.name, &b.name));
         Ok(Checkpoint {
             path: path.to_string_lossy().into_owned(),
-            format: format.unwrap_or("unknown"),
+            format: format.map_or("unknown", Format::name),
             revision: located.revision,
             config,
             files,
@@ -337,16 +350,16 @@ impl Checkpoint {
     }
 }
 
-/// Opens one file and lists what it holds, with the name of its format.
+/// Opens one file and lists what it holds, with its format.
 pub(crate) fn read_file(
     files: &mut Files,
     path: &Path,
     options: &OpenOptions,
-) -> Result<(&'static str, Contents)> {
+) -> Result<(&'static dyn Format, Contents)> {
     let file = files.open(path)?;
     let read = |files: &mut Files| {
         let reader = recognise(files.get(file)?)?;
-        Ok((reader.name(), reader.contents(files, file, options)?))
+        Ok((reader, reader.contents(files, file, options)?))
     };
     let found = read(files);
     if found.is_err() {
@@ -358,7 +371,7 @@ pub(crate) fn read_file(
 
 /// The reader for a file, or an error that says what the file seems to be.
 fn recognise(file: &Storage) -> Result<&'static dyn Format> {
-    let head = file.read(0..file.len().min(512))?;
+    let head = file.copy(0..file.len().min(512))?;
     let known = FORMATS.iter().find(|format| format.recognises(&head, file.path()));
     known.copied().ok_or_else(|| Error::NoCheckpoint {
         path: file.path().to_path_buf(),

@@ -4,12 +4,13 @@
 //! counts that overflow), and wants the whole file as one slice; so the header is checked here,
 //! rule by rule, with the crate's [`safetensors::Dtype`] for the names and sizes of the types.
 
+use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
 use safetensors::Dtype as Stored;
 use serde::Deserialize;
-use serde::de::MapAccess;
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::json::{Entries, Keyed};
 use super::problem::{Checked, rule};
@@ -20,8 +21,11 @@ use crate::text::printable;
 
 /// The bytes before the header: its length as a little-endian u64.
 const PREFIX: u64 = 8;
-/// The longest header that the format's own library accepts.
-const MAX_HEADER: u64 = 100_000_000;
+/// The longest header that is read, in bytes. The format's own library accepts 100 MB, but no file has
+/// such a one: it would list half a million tensors.
+const MAX_HEADER: u64 = 1 << 25;
+/// The most dimensions of a tensor, as in torch.
+const MAX_DIMENSIONS: usize = 64;
 
 /// The safetensors format.
 pub struct Safetensors;
@@ -77,8 +81,39 @@ struct Placed {
 #[serde(deny_unknown_fields)]
 struct Entry {
     dtype: Stored,
-    shape: Vec<u64>,
+    shape: Shape,
     data_offsets: (u64, u64),
+}
+
+/// A shape, refused before it takes much memory.
+#[derive(Debug)]
+struct Shape(Vec<u64>);
+
+impl<'de> Deserialize<'de> for Shape {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Dimensions;
+
+        impl<'de> Visitor<'de> for Dimensions {
+            type Value = Shape;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a list of dimensions")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Shape, A::Error> {
+                let mut dims = Vec::new();
+                while let Some(dim) = list.next_element()? {
+                    if dims.len() == MAX_DIMENSIONS {
+                        return Err(A::Error::custom(format_args!("more than {MAX_DIMENSIONS} dimensions")));
+                    }
+                    dims.push(dim);
+                }
+                Ok(Shape(dims))
+            }
+        }
+
+        deserializer.deserialize_seq(Dimensions)
+    }
 }
 
 /// A value of the header: the free-form `__metadata__`, or a tensor's entry.
@@ -89,6 +124,9 @@ enum Item {
 }
 
 impl<'de> Keyed<'de> for Item {
+    /// The most tensors of a file: some hundred times those of the largest shards.
+    const MOST: usize = 1 << 17;
+
     fn next_value<A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<Self, A::Error> {
         if key == "__metadata__" {
             map.next_value::<Entries<String>>().map(|_| Item::Metadata)
@@ -102,7 +140,7 @@ fn read_header(file: &Storage) -> Checked<Vec<Placed>> {
     if file.len() < PREFIX {
         return rule(format!("the file is {} bytes long, too short for a header", file.len()));
     }
-    let prefix = file.read(0..PREFIX)?;
+    let prefix = file.copy(0..PREFIX)?;
     let length = prefix.iter().rev().fold(0u64, |n, b| (n << 8) | u64::from(*b));
     if length > file.len() - PREFIX {
         return rule(format!(
@@ -113,19 +151,20 @@ fn read_header(file: &Storage) -> Checked<Vec<Placed>> {
     if length > MAX_HEADER {
         return rule(format!("its header of {length} bytes is longer than {MAX_HEADER}"));
     }
-    // A copy: text in a map could stop being UTF-8 after it was checked.
-    let header = file.read(PREFIX..PREFIX + length)?.into_owned();
-    let text = match std::str::from_utf8(&header) {
+    let entries = parse(&file.copy(PREFIX..PREFIX + length)?)?;
+    check_entries(entries, PREFIX + length, file.len())
+}
+
+/// The entries of a header, in its order.
+fn parse(header: &[u8]) -> Checked<Vec<(String, Item)>> {
+    let text = match std::str::from_utf8(header) {
         Ok(text) => text,
         Err(e) => return rule(format!("its header is not UTF-8 at byte {}", e.valid_up_to())),
     };
-    let Entries(entries) = match serde_json::from_str(text) {
-        Ok(entries) => entries,
-        Err(e) => {
-            return rule(format!("its header is not what the format allows: {}", printable(&e.to_string())));
-        }
-    };
-    check_entries(entries, PREFIX + length, file.len())
+    match serde_json::from_str(text) {
+        Ok(Entries(entries)) => Ok(entries),
+        Err(e) => rule(format!("its header is not what the format allows: {}", printable(&e.to_string()))),
+    }
 }
 
 /// Checks every tensor against the file's length and against its neighbours.
@@ -141,7 +180,7 @@ fn check_entries(entries: Vec<(String, Item)>, data_start: u64, file_len: u64) -
                 printable(&name)
             ));
         }
-        let (shape, elements) = match checked_shape(&entry.shape, entry.dtype, end - start) {
+        let (shape, elements) = match checked_shape(&entry.shape.0, entry.dtype, end - start) {
             Ok(checked) => checked,
             Err(reason) => return rule(format!("the tensor `{}` {reason}", printable(&name))),
         };

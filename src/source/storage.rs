@@ -1,4 +1,9 @@
 //! The bytes of one file, mapped or read, always through checked ranges.
+//!
+//! What a reader interprets (headers, names, offsets) it takes by [`Storage::copy`], which reads the
+//! file: bytes in a map can change while they are looked at, and text that stops being UTF-8 after it
+//! was checked is undefined behaviour. The elements of tensors come by [`Storage::read`]; any bytes
+//! are numbers.
 
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
@@ -21,7 +26,11 @@ pub struct Storage {
 
 #[derive(Debug)]
 enum Backing {
-    Mapped(memmap2::Mmap),
+    /// `file` is `None` where nothing but elements will be read: see [`Storage::open_data`].
+    Mapped {
+        map: memmap2::Mmap,
+        file: Option<File>,
+    },
     Read(File),
     /// No file at all: bytes that a program handed over.
     Memory(Vec<u8>),
@@ -34,6 +43,19 @@ impl Storage {
     /// [`Error::Io`] where the file cannot be opened or mapped, [`Error::NoCheckpoint`] where it
     /// is no regular file or is empty.
     pub fn open(path: &Path, mmap: bool) -> Result<Storage> {
+        Storage::open_as(path, mmap, true)
+    }
+
+    /// The same for a file that holds nothing but the elements of tensors. Where it is mapped, it takes
+    /// none of the process's open files: a model may have very many of them.
+    ///
+    /// # Errors
+    /// Those of [`Storage::open`].
+    pub fn open_data(path: &Path, mmap: bool) -> Result<Storage> {
+        Storage::open_as(path, mmap, false)
+    }
+
+    fn open_as(path: &Path, mmap: bool, has_header: bool) -> Result<Storage> {
         // The kind is asked before opening: opening a named pipe would wait for its writer.
         let unusable =
             |reason: &str| Error::NoCheckpoint { path: path.to_path_buf(), reason: reason.to_owned() };
@@ -57,10 +79,11 @@ impl Storage {
             // are read, which stops the process before the read gives anything (the command line
             // handles it, and names the file: src/cli/sigbus.rs; `--no-mmap` reads instead).
             // Changed bytes can only change numbers: every range is checked against the length
-            // taken here, nothing read through the map is used as an index or a length twice, and
+            // taken here, text, indices and lengths are read by `copy`, not through the map, and
             // `verify_unchanged` reports the change.
             let map = unsafe { memmap2::Mmap::map(&file) };
-            Backing::Mapped(map.map_err(Error::io("map", path))?)
+            let map = map.map_err(Error::io("map", path))?;
+            Backing::Mapped { map, file: has_header.then_some(file) }
         } else {
             Backing::Read(file)
         };
@@ -112,23 +135,49 @@ impl Storage {
     /// # Errors
     /// [`Error::Changed`] where the range lies (or now lies) outside the file.
     pub fn read(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>> {
-        let outside = || Error::Changed { path: self.path.clone() };
-        if range.start > range.end || range.end > self.bytes {
-            return Err(outside());
-        }
-        let start = usize::try_from(range.start).map_err(|_| outside())?;
-        let end = usize::try_from(range.end).map_err(|_| outside())?;
         match &self.backing {
-            Backing::Mapped(map) => map.get(start..end).map(Cow::Borrowed).ok_or_else(outside),
-            Backing::Memory(bytes) => bytes.get(start..end).map(Cow::Borrowed).ok_or_else(outside),
-            Backing::Read(file) => {
-                let mut buffer = vec![0; end - start];
-                match read_exact_at(file, &mut buffer, range.start) {
-                    Ok(()) => Ok(Cow::Owned(buffer)),
-                    Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err(outside()),
-                    Err(e) => Err(Error::io("read", &self.path)(e)),
-                }
+            Backing::Mapped { map, .. } => {
+                let place = self.place(&range)?;
+                map.get(place).map(Cow::Borrowed).ok_or_else(|| self.changed())
             }
+            Backing::Memory(bytes) => {
+                let place = self.place(&range)?;
+                bytes.get(place).map(Cow::Borrowed).ok_or_else(|| self.changed())
+            }
+            Backing::Read(file) => self.read_from(file, &range).map(Cow::Owned),
+        }
+    }
+
+    /// A copy of a range, which stays what it is whatever happens to the file.
+    ///
+    /// # Errors
+    /// Those of [`Storage::read`].
+    pub fn copy(&self, range: Range<u64>) -> Result<Vec<u8>> {
+        match &self.backing {
+            Backing::Mapped { file: Some(file), .. } | Backing::Read(file) => self.read_from(file, &range),
+            Backing::Mapped { file: None, .. } | Backing::Memory(_) => self.read(range).map(Cow::into_owned),
+        }
+    }
+
+    fn changed(&self) -> Error {
+        Error::Changed { path: self.path.clone() }
+    }
+
+    /// A range of the file as one of memory.
+    fn place(&self, range: &Range<u64>) -> Result<Range<usize>> {
+        let inside = range.start <= range.end && range.end <= self.bytes;
+        match (usize::try_from(range.start), usize::try_from(range.end)) {
+            (Ok(start), Ok(end)) if inside => Ok(start..end),
+            _ => Err(self.changed()),
+        }
+    }
+
+    fn read_from(&self, file: &File, range: &Range<u64>) -> Result<Vec<u8>> {
+        let mut buffer = vec![0; self.place(range)?.len()];
+        match read_exact_at(file, &mut buffer, range.start) {
+            Ok(()) => Ok(buffer),
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err(self.changed()),
+            Err(e) => Err(Error::io("read", &self.path)(e)),
         }
     }
 
@@ -142,7 +191,7 @@ impl Storage {
         }
         match &self.backing {
             #[cfg(unix)]
-            Backing::Mapped(map) => {
+            Backing::Mapped { map, .. } => {
                 let _ = map.advise_range(memmap2::Advice::WillNeed, start, count);
             }
             #[cfg(target_os = "linux")]
@@ -161,7 +210,7 @@ impl Storage {
     /// The addresses that the file is mapped to, until this is dropped; `None` where it is read.
     pub fn mapped(&self) -> Option<Range<usize>> {
         match &self.backing {
-            Backing::Mapped(map) => {
+            Backing::Mapped { map, .. } => {
                 let addresses = map.as_ptr_range();
                 Some(addresses.start.addr()..addresses.end.addr())
             }
@@ -231,8 +280,11 @@ mod tests {
         for mmap in [true, false] {
             let storage = Storage::open(&path, mmap).unwrap();
             assert_eq!(&*storage.read(2..5).unwrap(), b"345");
+            assert_eq!(storage.copy(2..5).unwrap(), b"345");
             assert!(matches!(storage.read(5..9), Err(Error::Changed { .. })));
+            assert!(matches!(storage.copy(5..9), Err(Error::Changed { .. })));
             storage.verify_unchanged().unwrap();
+            assert_eq!(Storage::open_data(&path, mmap).unwrap().copy(2..5).unwrap(), b"345");
         }
         // Moved over: the same bytes and time, another file.
         #[cfg(unix)]
@@ -245,9 +297,11 @@ mod tests {
             assert_eq!(&*storage.read(2..5).unwrap(), b"345");
             assert!(matches!(storage.verify_unchanged(), Err(Error::Changed { .. })));
         }
-        let storage = Storage::open(&path, false).unwrap();
+        let (storage, mapped) = (Storage::open(&path, false).unwrap(), Storage::open(&path, true).unwrap());
         std::fs::write(&path, b"1234").unwrap();
         assert!(matches!(storage.read(5..8), Err(Error::Changed { .. })));
+        // What is interpreted is read, not mapped: no signal.
+        assert!(matches!(mapped.copy(5..8), Err(Error::Changed { .. })));
         assert!(matches!(storage.verify_unchanged(), Err(Error::Changed { .. })));
     }
 }

@@ -15,6 +15,9 @@ const MEMORY: u32 = 100_000;
 /// on a machine that runs other tests at the same time.
 const TIME: Duration = Duration::from_secs(5);
 
+/// Processor time after which the system ends it.
+const CPU_SECONDS: u32 = 20;
+
 /// Runs `evenkeel analyze`, mapped and not, and asserts exit code 2, nothing on stdout, and on stderr
 /// one sentence that names the file (or the directory) and says `part`.
 #[track_caller]
@@ -48,8 +51,12 @@ fn limited(arguments: &[&str], path: &Path) -> Output {
     let program = env!("CARGO_BIN_EXE_evenkeel");
     let mut command = if cfg!(target_os = "linux") {
         let mut shell = Command::new("sh");
-        // One thread: the stacks of many count as memory, however little of them is used.
-        shell.args(["-c", &format!("ulimit -d {MEMORY} && exec \"$@\""), "sh", program]);
+        // The limit of processor time ends what would never end by itself.
+        let limits = format!("ulimit -d {MEMORY} && ulimit -t {CPU_SECONDS} && exec \"$@\"");
+        shell.args(["-c", &limits, "sh", program]);
+        // One thread: the stacks of many count as memory, however little of them is used. OpenBLAS, where
+        // it is linked, would start its own when it is loaded, and ask for their buffers again and again.
+        shell.env("OPENBLAS_NUM_THREADS", "1");
         shell
     } else {
         Command::new(program)

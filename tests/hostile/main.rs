@@ -8,6 +8,10 @@ mod archive;
 mod borders;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/hdf5.rs"]
+mod hdf5;
+mod keras;
+mod limits;
 mod numpy;
 mod onnx;
 #[path = "../common/protobuf.rs"]

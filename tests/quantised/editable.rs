@@ -54,6 +54,13 @@ impl Editable {
         self
     }
 
+    /// A tensor of ones beside the first module's.
+    pub fn with(mut self, part: &str, dtype: Dtype, shape: &[usize]) -> Editable {
+        let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        self.tensors.insert(format!("{MODULE}.{part}"), (dtype, shape.to_vec(), vec![1; bytes]));
+        self
+    }
+
     pub fn configured(mut self, key: &str, value: Value) -> Editable {
         self.config["quantization_config"][key] = value;
         self

@@ -20,7 +20,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 /// Every fixture, and what reports call the weights in it.
-const LAYOUTS: [(&str, &[&str]); 17] = [
+const LAYOUTS: [(&str, &[&str]); 27] = [
     ("deepseek-fp8", &["FP8 E4M3, 128×128 scales"]),
     ("fp8-scales", &["FP8 E4M3, 16×32 scales", "FP8 E4M3, one scale"]),
     ("compressed-int8", &["INT8, scales per row", "INT8, one scale", "INT8, groups of 16"]),
@@ -38,7 +38,20 @@ const LAYOUTS: [(&str, &[&str]); 17] = [
     ("bitsandbytes-8bit", &["bitsandbytes 8-bit"]),
     ("bitsandbytes-4bit", &["NF4", "NF4, nested scales", "FP4", "FP4, nested scales"]),
     ("gpt-oss", &["MXFP4"]),
+    ("gpt-oss-original", &["MXFP4"]),
+    ("compressed-widths", WIDTHS),
+    ("compressed-padded", WIDTHS),
+    ("auto-round", &["GPTQ 4-bit"]),
+    ("auto-round-gptq", &["GPTQ 3-bit"]),
+    ("auto-round-awq", &["AWQ 4-bit"]),
+    ("fbgemm-fp8", &["FP8 E4M3, scales per row", "FP8 E4M3, scales per column"]),
+    ("scaled-fp8", &["FP8 E4M3, one scale", "FP8 E5M2, one scale"]),
+    ("deepseek-v4", &["FP8 E4M3, 32×32 scales", "MXFP4"]),
+    ("modelopt", &["NVFP4", "MXFP4", "FP8 E4M3, one scale"]),
 ];
+
+const WIDTHS: &[&str] =
+    &["INT3, groups of 32", "INT5, groups of 32", "INT6, scales per row", "INT7, groups of 16"];
 
 fn open(path: &Path, mmap: bool) -> Checkpoint {
     Checkpoint::open(path, &OpenOptions { mmap, ..OpenOptions::default() }).expect("a checkpoint")

@@ -98,6 +98,9 @@ impl Editable {
                     "weight_g_idx",
                     "SCB",
                     "weight_zero_point",
+                    "weight_scale_2",
+                    "scale_weight",
+                    "scale",
                 ];
                 let tensor = self.tensors.remove(from.get(&names)).unwrap();
                 self.tensors.insert(format!("{MODULE}.{}", to.get(&parts)), tensor);
@@ -119,6 +122,9 @@ impl Editable {
                     "checkpoint_format",
                     "dynamic",
                     "config_groups",
+                    "meta",
+                    "sym",
+                    "desc_act",
                 ];
                 let values = [
                     json!(null),
@@ -130,6 +136,11 @@ impl Editable {
                     json!(i64::MIN),
                     json!("gptq"),
                     json!("awq"),
+                    json!("fp8"),
+                    json!("modelopt"),
+                    json!("compressed-tensors"),
+                    json!(true),
+                    json!({"quantizer": ["gptqmodel:7"]}),
                     json!([0, 0]),
                     json!([1, 7]),
                     json!([u64::MAX, 1]),

@@ -203,3 +203,88 @@ fn the_version_of_gptq_counts() {
     };
     assert!((norm("gptq") / norm("gptq_v2") - 1.0).abs() > 0.01);
 }
+
+/// 0 less one has no place in a field: tools read it as 0, as 2^bits, or spoil its neighbours.
+#[test]
+fn zero_points_that_tools_read_differently_are_not_read() {
+    let by_words = || Editable::load("gptq-4bit");
+    assert_eq!(by_words().report().matrices.len(), 1);
+    let why = "is the largest integer, which readers of GPTQ's first version take for 0 or for 16";
+    by_words().configured("meta", json!(null)).skipped("qweight", why);
+    by_words().configured("meta", json!({"quantizer": "auto_gptq:0.7.1"})).skipped("qweight", why);
+    by_words().configured("meta", json!({"quantizer": ["gptqmodel:2", "other"]})).skipped("qweight", why);
+    // The second version stores them as they are.
+    let second = by_words().configured("meta", json!(null)).configured("checkpoint_format", json!("gptq_v2"));
+    assert_eq!(second.report().matrices.len(), 1);
+    let mut across = Editable::load("gptq-3bit");
+    across.get("qzeros").2[3..5].fill(0xff);
+    across.skipped("qweight", "take for 0 or for 8");
+}
+
+#[test]
+fn an_order_of_inputs_without_its_groups_is_not_guessed() {
+    Editable::load("gptq-4bit-ordered").without("g_idx").skipped("qweight", "desc_act");
+}
+
+#[test]
+fn modelopt_is_not_taken_for_another_tool() {
+    let modelopt = || Editable::load("modelopt");
+    // ComfyUI has other orders under the same names and shapes.
+    let mut unknown = modelopt();
+    unknown.config = json!({"model_type": "llama"});
+    unknown.skipped("q_proj.weight", "config.json does not say how");
+    unknown.skipped("k_proj.weight", "config.json does not say how");
+    modelopt().configured("quant_method", json!("comfy")).skipped("q_proj.weight", "`comfy`");
+    modelopt().without("weight_scale_2").skipped("q_proj.weight", "without its weight_scale_2");
+    modelopt().set("weight_scale_2", Dtype::F32, &[2]).skipped("q_proj.weight", "no single F32");
+    modelopt().set("weight_scale_2", Dtype::F16, &[]).skipped("q_proj.weight", "no single F32");
+    modelopt().with("pre_quant_scale", Dtype::BF16, &[96]).skipped("q_proj.weight", "pre_quant_scale");
+    modelopt().set("q_proj.weight_scale", Dtype::F8_E4M3, &[64, 3]).skipped("q_proj.weight", "every 16");
+    modelopt().set("q_proj.weight_scale", Dtype::BF16, &[64, 6]).skipped("q_proj.weight", "type BF16");
+    let other = json!({"a": {"weights": {"group_size": 64}}});
+    modelopt().configured("config_groups", other).skipped("q_proj.weight", "no groups of 16");
+    let scaled = Editable::load("compressed-int8").with("pre_quant_scale", Dtype::BF16, &[96]);
+    scaled.skipped("q_proj.weight", "pre_quant_scale");
+}
+
+#[test]
+fn widths_that_could_be_several_are_not_guessed() {
+    let packed = || Editable::load("compressed-packed").configured("config_groups", json!(null));
+    assert!(packed().report().matrices.iter().any(|m| m.dtype.starts_with("INT4")));
+    packed().skipped("o_proj.weight_packed", "several possible widths");
+}
+
+/// Under a method that is not known nothing is read, not even what has a familiar look.
+#[test]
+fn familiar_names_under_an_unknown_method_are_not_read() {
+    let other = Editable::load("compressed-int8").configured("quant_method", json!("new"));
+    other.skipped("q_proj.weight", "`new`");
+    assert!(other.report().matrices.is_empty());
+}
+
+/// Scales of the inputs, or under a name that is not known, say that the weight has some, too.
+#[test]
+fn floats_beside_unknown_scales_are_not_taken_for_casts() {
+    let why = "beside scales that are not known to be theirs";
+    let scaled = || Editable::load("scaled-fp8").without("q_proj.scale_weight");
+    scaled().skipped("q_proj.weight", why);
+    scaled().without("q_proj.scale_input").with("my_scales", Dtype::F32, &[1]).skipped("q_proj.weight", why);
+    let report = scaled().without("q_proj.scale_input").report();
+    assert!(report.skipped.iter().any(|s| s.reason.contains("--assume-unscaled")));
+    // Mistral's name.
+    let mut renamed = Editable::load("scaled-fp8");
+    let scale = renamed.tensors.remove(&format!("{MODULE}.scale_weight")).unwrap();
+    renamed.tensors.insert(format!("{MODULE}.qscale_weight"), scale);
+    let metrics = |report: &Report| matrix(report, &format!("{MODULE}.weight")).metrics.clone();
+    assert_eq!(metrics(&renamed.report()), metrics(&Editable::load("scaled-fp8").report()));
+}
+
+/// Pairs of 4-bit floats in I8 are no 8-bit integers, and the other way round.
+#[test]
+fn integers_are_not_taken_for_pairs_of_floats() {
+    let experts = || Editable::load("deepseek-v4");
+    experts().set("w1.scale", Dtype::F32, &[48, 4]).skipped("w1.weight", "type F32");
+    experts().set("w1.scale", Dtype::F8_E8M0, &[48, 2]).skipped("w1.weight", "every 32");
+    experts().configured("quant_method", json!("bitsandbytes")).skipped("w1.weight", "packed integers (I8)");
+    experts().without("w1.scale").skipped("w1.weight", "packed integers (I8)");
+}

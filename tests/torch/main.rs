@@ -130,6 +130,39 @@ fn minilm_in_torch_shards() {
     assert!(error.contains("puts the tensor `missing.weight`"), "{error}");
 }
 
+/// Which names are wrapped is told from all shards together: their index has the names as they are stored,
+/// and one shard alone could look as if all its names had something in front.
+#[test]
+fn wrapped_names_in_shards() {
+    let shard = |names: &[&str]| {
+        let mut pickle = Pickle::new().raw(b"}(");
+        for (offset, name) in (0..).zip(names) {
+            pickle = pickle.text(name).tensor(("FloatStorage", "0", 64), offset, &[7, 8], &[8, 1]);
+        }
+        archive::zip_of(&pickle.raw(b"u").stop())
+    };
+    let opened = |first: &[&str], second: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut map = serde_json::Map::new();
+        for (file, names) in [("1.bin", first), ("2.bin", second)] {
+            std::fs::write(dir.path().join(file), shard(names)).unwrap();
+            map.extend(names.iter().map(|name| ((*name).to_owned(), file.into())));
+        }
+        let index = serde_json::json!({"weight_map": map}).to_string();
+        std::fs::write(dir.path().join("pytorch_model.bin.index.json"), index).unwrap();
+        let checkpoint = open(dir.path(), true);
+        let names: Vec<String> = checkpoint.tensors().iter().map(|tensor| tensor.name.clone()).collect();
+        (names, checkpoint.left_out().to_vec())
+    };
+    let (names, _) = opened(&["module.a.weight"], &["module._orig_mod.b.weight"]);
+    assert_eq!(names, ["a.weight", "b.weight"]);
+    let (names, _) = opened(&["module.a.weight"], &["head.weight"]);
+    assert_eq!(names, ["head.weight", "module.a.weight"]);
+    let (names, left_out) = opened(&["model_ema.a", "a.weight"], &["model_ema.b"]);
+    assert_eq!(names, ["a.weight"]);
+    assert_eq!(left_out[0].reason, "an averaged copy of the weights (EMA): 2 tensors");
+}
+
 /// Published legacy files, against what torch reads in them.
 #[test]
 fn published_files() {

@@ -34,6 +34,14 @@ pub enum Error {
         /// A sentence with the place in the file.
         reason: String,
     },
+    /// A column that the data does not have.
+    #[error("{path}: {reason}", path = .path.display())]
+    Column {
+        /// The file.
+        path: PathBuf,
+        /// A sentence that lists the columns there are.
+        reason: String,
+    },
     /// The model directory holds something that cannot be trained here.
     #[error("{path}: {reason}", path = .path.display())]
     Model {

@@ -71,7 +71,9 @@ impl<'a> Summary<'a> {
         let mut table = new_table(&["", "before", "after", "change"]);
         let after = &self.spectra_after.blocks;
         for block in &self.spectra_before.blocks {
-            let now = after.iter().find(|other| other.name == block.name).and_then(|other| other.alpha);
+            // Names may have gained a prefix with the head.
+            let same = |other: &&evenkeel::report::Block| other.stack == block.stack && other.index == block.index;
+            let now = after.iter().find(same).and_then(|other| other.alpha);
             row(&mut table, &printable(&block.name), block.alpha, now, 4);
         }
         row(&mut table, "alpha STD", self.alpha_std_before, self.alpha_std_after, 6);
@@ -112,7 +114,7 @@ pub fn rates(plan: &Plan, alphas: &[Option<f64>], factors: &[f64], peak: f64) ->
 
 fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(header.iter().copied());
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header.iter().copied());
     align(&mut table);
     table
 }

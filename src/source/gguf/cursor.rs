@@ -1,7 +1,5 @@
 //! Reads the header of a GGUF file from front to back, never beyond its end or its limits.
 
-use std::borrow::Cow;
-
 use crate::error::{Error, Result};
 use crate::source::Storage;
 use crate::text::printable;
@@ -10,8 +8,7 @@ use crate::text::printable;
 /// Real ones stay below 50 MB.
 const MAX_HEADER: u64 = 1 << 28;
 
-/// Bytes that are fetched together. With a mapped file that costs nothing; otherwise it bounds what
-/// lies in memory of a header.
+/// Bytes that are fetched together: what lies in memory of a header.
 const WINDOW: u64 = 1 << 16;
 
 /// The longest name that is read, in bytes: of a key, as the format has it. It fits the window.
@@ -22,7 +19,7 @@ pub(super) struct Cursor<'a> {
     file: &'a Storage,
     position: u64,
     /// Bytes of the file from `position` on: at most a window of them.
-    window: Cow<'a, [u8]>,
+    window: Vec<u8>,
     /// How many bytes of the window lie behind.
     used: usize,
 }
@@ -30,7 +27,7 @@ pub(super) struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     /// At the file's beginning.
     pub fn new(file: &'a Storage) -> Cursor<'a> {
-        Cursor { file, position: 0, window: Cow::Borrowed(&[]), used: 0 }
+        Cursor { file, position: 0, window: Vec::new(), used: 0 }
     }
 
     /// Bytes before this place.
@@ -45,12 +42,13 @@ impl<'a> Cursor<'a> {
 
     /// Refuses a count of things of which each takes `size` bytes at least, where the file cannot
     /// hold as many: before anything is allocated or looped over.
-    pub fn check_count(&self, count: u64, size: u64, what: &str) -> Result<()> {
+    pub fn check_count(&self, count: u64, size: u64, what: impl FnOnce() -> String) -> Result<()> {
         let rest = self.file.len().min(MAX_HEADER).saturating_sub(self.position);
         match count.checked_mul(size) {
             Some(bytes) if bytes <= rest => Ok(()),
             _ => Err(self.malformed(format!(
-                "it should hold {count} {what} from byte {} on, but {} (is it cut off?)",
+                "it should hold {count} {} from byte {} on, but {} (is it cut off?)",
+                what(),
                 self.position,
                 self.what_is_left()
             ))),
@@ -72,7 +70,7 @@ impl<'a> Cursor<'a> {
         match used.filter(|used| *used <= self.window.len()) {
             Some(used) => self.used = used,
             None => {
-                self.window = Cow::Borrowed(&[]);
+                self.window = Vec::new();
                 self.used = 0;
             }
         }
@@ -86,7 +84,7 @@ impl<'a> Cursor<'a> {
         let first = if in_window { first } else { 0 };
         self.skip(count as u64)?;
         if !in_window {
-            self.window = self.file.read(at..self.file.len().min(at + WINDOW))?;
+            self.window = self.file.copy(at..self.file.len().min(at + WINDOW))?;
             self.used = count;
         }
         let found = self.window.get(first..first + count);

@@ -15,6 +15,9 @@ const MAX_KEYS: u64 = 1 << 16;
 const MAX_DEPTH: usize = 4;
 /// Texts and arrays that are longer are not kept.
 const MAX_KEPT: u64 = 1024;
+/// The bytes in memory that all keys, and the values that are kept, may take together: a thousand times
+/// those of real files.
+const MAX_MEMORY: usize = 1 << 24;
 /// The bytes of the shortest entry: an empty key's length, a type, one byte.
 const SMALLEST_ENTRY: u64 = 8 + 4 + 1;
 
@@ -28,6 +31,17 @@ pub(super) enum Value {
     Other,
 }
 
+impl Value {
+    /// Bytes that it takes beside its own size.
+    fn memory(&self) -> usize {
+        match self {
+            Value::Number(_) | Value::Other => 0,
+            Value::Text(text) => text.len(),
+            Value::Numbers(numbers) => size_of_val(numbers.as_slice()),
+        }
+    }
+}
+
 /// The metadata of one file.
 #[derive(Debug, Default)]
 pub(super) struct Metadata(HashMap<String, Value>);
@@ -35,17 +49,26 @@ pub(super) struct Metadata(HashMap<String, Value>);
 impl Metadata {
     /// Reads `count` entries.
     pub fn read(cursor: &mut Cursor, count: u64) -> Result<Metadata> {
-        cursor.check_count(count, SMALLEST_ENTRY, "entries of metadata")?;
+        cursor.check_count(count, SMALLEST_ENTRY, || "entries of metadata".to_owned())?;
         if count > MAX_KEYS {
             return Err(cursor.malformed(format!("it has {count} entries of metadata, more than {MAX_KEYS}")));
         }
         let mut entries = HashMap::new();
+        let mut memory = 0usize;
         for _ in 0..count {
+            let at = cursor.position();
             let key = cursor.name("key")?;
             let kind = cursor.u32()?;
             let value = read_value(cursor, kind, &key, 0)?;
             if entries.contains_key(&key) {
                 return Err(cursor.malformed(format!("the key {} occurs twice", quoted(&key))));
+            }
+            memory = memory.saturating_add(key.len()).saturating_add(value.memory());
+            if memory > MAX_MEMORY {
+                return Err(cursor.malformed(format!(
+                    "its metadata up to the key {} at byte {at} take more than {MAX_MEMORY} bytes",
+                    quoted(&key)
+                )));
             }
             entries.insert(key, value);
         }
@@ -144,7 +167,7 @@ fn read_array(cursor: &mut Cursor, key: &str, depth: usize) -> Result<Value> {
             quoted(key)
         )));
     };
-    cursor.check_count(count, size, &format!("elements of the array {}", quoted(key)))?;
+    cursor.check_count(count, size, || format!("elements of the array {}", quoted(key)))?;
     if depth == MAX_DEPTH {
         return Err(cursor.malformed(format!(
             "the arrays of the key {} are nested more than {MAX_DEPTH} deep",

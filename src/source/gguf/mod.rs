@@ -24,6 +24,8 @@ use metadata::Metadata;
 const MAGIC: &[u8] = b"GGUF";
 /// The most tensors of a file: some hundred times those of the largest models.
 const MAX_TENSORS: u64 = 1 << 17;
+/// The bytes that all their names may take together.
+const MAX_NAMES: usize = 1 << 24;
 /// The bytes of the shortest entry in the list of tensors: the length of an empty name, no
 /// dimension, a type and an offset.
 const SMALLEST_TENSOR: u64 = 8 + 4 + 4 + 8;
@@ -108,16 +110,25 @@ impl Header {
         check_version(file)?;
         cursor.skip(8)?;
         let (tensors, keys) = (cursor.u64()?, cursor.u64()?);
-        cursor.check_count(tensors, SMALLEST_TENSOR, "tensors")?;
+        cursor.check_count(tensors, SMALLEST_TENSOR, || "tensors".to_owned())?;
         if tensors > MAX_TENSORS {
             return Err(malformed(file, format!("it has {tensors} tensors, more than {MAX_TENSORS}")));
         }
         let metadata = Metadata::read(&mut cursor, keys)?;
         let alignment = alignment(file, &metadata)?;
-        cursor.check_count(tensors, SMALLEST_TENSOR, "tensors")?;
+        cursor.check_count(tensors, SMALLEST_TENSOR, || "tensors".to_owned())?;
         let mut entries = Vec::new();
+        let mut names = 0;
         for _ in 0..tensors {
-            entries.push(Entry::read(&mut cursor)?);
+            let entry = Entry::read(&mut cursor)?;
+            names += entry.name.len();
+            if names > MAX_NAMES {
+                return Err(cursor.malformed(format!(
+                    "the names of its tensors, up to byte {}, are more than {MAX_NAMES} bytes long",
+                    cursor.position()
+                )));
+            }
+            entries.push(entry);
         }
         refuse_equal_names(file, &entries)?;
         // No overflow: a header ends below 2^28, and an alignment is below 2^32.
@@ -151,7 +162,7 @@ struct Data {
 
 /// Magic and version, eight bytes.
 fn check_version(file: &Storage) -> Result<()> {
-    let head = file.read(0..file.len().min(8))?;
+    let head = file.copy(0..file.len().min(8))?;
     if !head.starts_with(MAGIC) {
         return Err(malformed(file, "it does not begin with `GGUF`"));
     }

@@ -29,6 +29,9 @@ pub struct Npz;
 const MAX_RATIO: u64 = 64;
 const MAX_EXTRA: u64 = 1 << 24;
 
+/// How much of a deflated member is looked at for its header, in bytes.
+const HEAD: u64 = 1 << 16;
+
 impl Format for Npy {
     fn name(&self) -> &'static str {
         "npy"
@@ -50,7 +53,7 @@ impl Format for Npy {
         let storage = files.get(file)?;
         let malformed =
             |reason| Error::Malformed { path: storage.path().to_path_buf(), format: "npy", reason };
-        let head = storage.read(0..storage.len().min(header::LONGEST as u64))?;
+        let head = storage.copy(0..storage.len().min(header::LONGEST as u64))?;
         let header = header::parse(&head).map_err(malformed)?;
         let Type::Numbers { .. } = header.kind else {
             return Err(malformed(format!("it holds {}", header.kind.describe())));
@@ -149,11 +152,13 @@ fn open(storage: &Storage, entry: &zip::Entry) -> Result<std::result::Result<(Ve
     match entry.method {
         zip::Method::Stored => {
             let end = entry.data.end.min(entry.data.start.saturating_add(header::LONGEST as u64));
-            let head = storage.read(entry.data.start..end)?.into_owned();
+            let head = storage.copy(entry.data.start..end)?;
             Ok(Ok((head, Source::Stored(entry.data.clone()))))
         }
         zip::Method::Deflated => {
-            let packed = storage.read(entry.data.clone())?;
+            // Enough for any header that NumPy writes, and no more of a member that may be of any length.
+            let end = entry.data.end.min(entry.data.start.saturating_add(HEAD));
+            let packed = storage.copy(entry.data.start..end)?;
             let source = Source::Deflated {
                 packed: entry.data.clone(),
                 length: entry.uncompressed,

@@ -155,6 +155,8 @@ impl Encoding for Varints {
             at += 1;
             (value, shift) = (0, 0);
         }
+        // Fewer are there only where the file was changed meanwhile, which is noticed later.
+        out.resize(elements.len() * width, 0);
         Ok(out)
     }
 }

@@ -13,20 +13,26 @@ use crate::text::printable;
 /// Graphs that may stand within one another; real ones hardly pass four.
 const MAX_DEPTH: usize = 32;
 
-/// What a graph may hold, in [`cost`]s: 60,000 ordinary nodes, six times as many as the exports of
+/// What a graph may hold, in [`cost`]s: 50,000 ordinary nodes, five times as many as the exports of
 /// large language models have. Each part takes more memory than its bytes in the file.
 const MAX_COST: usize = 1 << 21;
 
 /// What the parts of a graph cost, in some dozens of bytes. A tensor also becomes a row of the report:
-/// 80,000 of them, and no more, are read.
+/// 70,000 of them, and no more, are read.
 mod cost {
     pub const NODE: usize = 8;
     pub const TENSOR: usize = 24;
     pub const SCOPE: usize = 8;
     pub const ATTRIBUTE: usize = 2;
-    pub const TEXT: usize = 2;
+    pub const TEXT: usize = 4;
     pub const NUMBER: usize = 1;
+    /// Bytes of a text that cost one more.
+    pub const BYTES: u64 = 32;
 }
+
+/// The most settings of a node that are kept. Real ones have below thirty, and each is looked for once
+/// for every tensor that the node uses.
+const MAX_ATTRIBUTES: usize = 128;
 
 /// No tensor has more dimensions.
 const MAX_DIMENSIONS: usize = 64;
@@ -59,6 +65,8 @@ pub(super) struct Scope {
 /// One operation.
 #[derive(Debug, Default)]
 pub(super) struct Node {
+    /// Its position in [`Model::nodes`].
+    pub number: usize,
     pub scope: usize,
     pub op: String,
     pub domain: String,
@@ -153,17 +161,21 @@ struct Parser<'a, 'f> {
 
 impl Parser<'_, '_> {
     fn spend(&mut self, cost: usize) -> Checked<()> {
-        self.cost += cost;
+        self.cost = self.cost.saturating_add(cost);
         if self.cost > MAX_COST {
-            rule("it has more nodes, names and tensors than any real model")
+            rule(
+                "its graphs have more nodes, names and tensors than are read (some 70,000 tensors, or 50,000 nodes)",
+            )
         } else {
             Ok(())
         }
     }
 
     fn text(&mut self, field: &Field) -> Checked<String> {
-        self.spend(cost::TEXT)?;
-        self.wire.text(field.bytes()?)
+        let place = field.bytes()?;
+        let bytes = (place.end - place.start) / cost::BYTES;
+        self.spend(cost::TEXT.saturating_add(usize::try_from(bytes).unwrap_or(usize::MAX)))?;
+        self.wire.text(place)
     }
 
     fn scope(&mut self, parent: Option<usize>) -> Checked<usize> {
@@ -236,6 +248,7 @@ impl Parser<'_, '_> {
     fn node(&mut self, message: Range<u64>, scope: usize, depth: usize) -> Checked<()> {
         self.spend(cost::NODE)?;
         let mut node = Node { scope, ..Node::default() };
+        let at = message.start;
         let mut rest = message;
         while let Some(field) = self.wire.next(&mut rest)? {
             match field.number {
@@ -243,6 +256,9 @@ impl Parser<'_, '_> {
                 2 => node.outputs.push(self.text(&field)?),
                 3 => node.name = self.text(&field)?,
                 4 => node.op = self.text(&field)?,
+                5 if node.attributes.len() == MAX_ATTRIBUTES => {
+                    return rule(format!("a node has more than {MAX_ATTRIBUTES} attributes at byte {at}"));
+                }
                 5 => node.attributes.extend(self.attribute(field.bytes()?, scope, depth)?),
                 7 => node.domain = self.text(&field)?,
                 9 => node.name_scopes = self.name_scopes(field.bytes()?)?.or(node.name_scopes),
@@ -250,6 +266,7 @@ impl Parser<'_, '_> {
             }
         }
         self.name_tensors(&node);
+        node.number = self.model.nodes.len();
         self.model.nodes.push(node);
         Ok(())
     }
@@ -340,37 +357,47 @@ impl Parser<'_, '_> {
     }
 
     fn external(&mut self, message: Range<u64>, external: &mut External) -> Checked<()> {
-        let (key, value) = self.entry(message)?;
+        let Some((key, value)) = self.entry(message, &["location", "offset", "length"])? else {
+            return Ok(());
+        };
         let number = || match value.parse() {
             Ok(number) => Ok(number),
             Err(_) => rule(format!("the {key} `{}` of external data is no number", printable(&value))),
         };
-        match key.as_str() {
+        match key {
             "offset" => external.offset = number()?,
             "length" => external.length = Some(number()?),
-            "location" => external.location = value,
-            _ => {}
+            _ => external.location = value,
         }
         Ok(())
     }
 
-    /// A key and its value (StringStringEntryProto).
-    fn entry(&mut self, message: Range<u64>) -> Checked<(String, String)> {
-        let (mut key, mut value) = (String::new(), String::new());
+    /// A key and its value (StringStringEntryProto), where the key is one of those that are wanted:
+    /// some exporters add whole stack traces under others.
+    fn entry<'k>(&mut self, message: Range<u64>, wanted: &[&'k str]) -> Checked<Option<(&'k str, String)>> {
+        let (mut key, mut value) = (None, None);
         let mut rest = message;
         while let Some(field) = self.wire.next(&mut rest)? {
             match field.number {
-                1 => key = self.text(&field)?,
-                2 => value = self.text(&field)?,
+                1 => {
+                    let place = field.bytes()?;
+                    if wanted.iter().any(|wanted| place.end - place.start == wanted.len() as u64) {
+                        let text = self.wire.text(place)?;
+                        key = wanted.iter().find(|wanted| **wanted == text).copied();
+                    }
+                }
+                2 => value = Some(field),
                 _ => {}
             }
         }
-        Ok((key, value))
+        let Some(key) = key else { return Ok(None) };
+        let value = value.map(|field| self.text(&field)).transpose()?;
+        Ok(Some((key, value.unwrap_or_default())))
     }
 
     fn name_scopes(&mut self, message: Range<u64>) -> Checked<Option<String>> {
-        let (key, value) = self.entry(message)?;
-        Ok((key == "pkg.torch.onnx.name_scopes").then_some(value))
+        let entry = self.entry(message, &["pkg.torch.onnx.name_scopes"])?;
+        Ok(entry.map(|(_, value)| value))
     }
 
     /// The name in a message that has it as its first field.

@@ -4,7 +4,7 @@
 //! keeps its module's path (`/encoder/layer.0/attention/self/query/MatMul`), and the bias that is
 //! added to its result keeps its name.
 
-use super::flow::{Consumer, Flow};
+use super::flow::Flow;
 use super::model::Node;
 
 /// What an initializer is called in dotted form, where its own name says something.
@@ -44,9 +44,13 @@ fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
+/// The longest text, in bytes, that a weight's name is made of where it has none of its own: one bias
+/// may stand beside very many of them.
+const LONGEST: usize = 1 << 12;
+
 /// A module's path and the node's own part of its name.
 pub(super) fn module(node: &Node) -> Option<(String, String)> {
-    if let Some(scopes) = &node.name_scopes {
+    if let Some(scopes) = node.name_scopes.as_ref().filter(|scopes| scopes.len() <= LONGEST) {
         // A Python list of strings: ['', 'encoder', 'encoder.layers.0', 'linear'].
         let list: Vec<&str> =
             scopes.trim_matches(['[', ']']).split(", ").map(|s| s.trim_matches(['\'', '"'])).collect();
@@ -56,14 +60,16 @@ pub(super) fn module(node: &Node) -> Option<(String, String)> {
             return Some(((*module).to_owned(), (*last).to_owned()));
         }
     }
+    if node.name.len() > LONGEST {
+        return None;
+    }
     let (path, last) = node.name.rsplit_once('/')?;
     let path = path.trim_matches('/').replace('/', ".");
     (!path.is_empty()).then(|| (path, last.to_owned()))
 }
 
 /// Names for a tensor by the operation that uses it, the best one first.
-pub(super) fn by_use(flow: &Flow, consumer: &Consumer) -> Vec<String> {
-    let Some(node) = flow.node(consumer.node) else { return Vec::new() };
+pub(super) fn by_use(flow: &Flow, node: &Node) -> Vec<String> {
     let bias = bias_of(flow, node);
     let place = module(node);
     let mut names = Vec::new();
@@ -109,8 +115,11 @@ fn bias_of(flow: &Flow, node: &Node) -> Option<String> {
     let name = |node: &Node, input: usize| {
         let tensor = flow.model.tensors.get(flow.input_tensor(node, input)?)?;
         // An Identity between them has the better name: the tensor is one that is shared.
-        let named = node.inputs.get(input).and_then(|name| own(name)).filter(|name| name.contains("bias"));
-        named.or_else(|| own(&tensor.name)).filter(|name| name.contains("bias"))
+        let short = |name: &&String| name.len() <= LONGEST;
+        let named = node.inputs.get(input).filter(short).and_then(|name| own(name));
+        let named = named.filter(|name| name.contains("bias"));
+        let name = named.or_else(|| Some(&tensor.name).filter(short).and_then(|name| own(name)));
+        name.filter(|name| name.contains("bias"))
     };
     match node.op.as_str() {
         "Gemm" | "Conv" | "ConvTranspose" => name(node, 2),

@@ -193,7 +193,7 @@ impl Blocks {
 
     /// Bytes of the zero points of a row, where they are packed.
     fn zero_bytes(&self) -> usize {
-        (self.per_row() * self.bits).div_ceil(8)
+        self.per_row().saturating_mul(self.bits).div_ceil(8)
     }
 
     fn code(&self, packed: &[u8], at: usize) -> f32 {

@@ -29,8 +29,8 @@ impl Recurrent {
             "RNN" => &[0],
             _ => return None,
         };
-        (matches!(consumer.input, 1..=3) && !consumer.flipped)
-            .then_some(Recurrent { gates, input: consumer.input })
+        (matches!(consumer.input(), 1..=3) && !consumer.flipped)
+            .then_some(Recurrent { gates, input: consumer.input() })
     }
 
     /// The tensors in PyTorch's form; `None` where the shape is not that of the operation.

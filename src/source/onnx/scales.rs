@@ -29,10 +29,10 @@ pub(super) struct BlockParameters {
 /// The scale and zero point of a weight, for the first operation that has some.
 pub(super) fn parameters(flow: &Flow, consumers: &[Consumer]) -> Option<Parameters> {
     consumers.iter().find_map(|consumer| {
-        let node = flow.node(consumer.node)?;
-        match consumer.dequantised_by {
+        let node = flow.node(consumer.node())?;
+        match consumer.dequantised_by() {
             Some(by) => dequantize_linear(flow, flow.node(by)?),
-            None => of_operation(flow, node, consumer.input),
+            None => of_operation(flow, node, consumer.input()),
         }
     })
 }
@@ -84,7 +84,7 @@ fn scale_behind(flow: &Flow, node: &Node) -> Option<usize> {
 /// The parameters of a weight that MatMulNBits uses; an error is why it is not read.
 pub(super) fn blocks(flow: &Flow, consumers: &[Consumer]) -> Option<Result<BlockParameters, String>> {
     let node = consumers.iter().find_map(|consumer| {
-        flow.node(consumer.node).filter(|node| node.op == "MatMulNBits" && consumer.input == 1)
+        flow.node(consumer.node()).filter(|node| node.op == "MatMulNBits" && consumer.input() == 1)
     })?;
     let attribute =
         |name: &str| node.integer(name).and_then(|value| usize::try_from(value).ok()).filter(|n| *n > 0);

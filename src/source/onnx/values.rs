@@ -134,7 +134,18 @@ fn content(
 ) -> Checked<Content> {
     let needed = elements as u128 * (dtype.bits() / 8) as u128;
     let (file, bytes) = match (&proto.external, &proto.raw, &proto.typed) {
-        (Some(external), _, _) => external_place(proto, external, needed, places)?,
+        (Some(external), raw, typed)
+            if raw.as_ref().is_none_or(|raw| raw.is_empty())
+                && typed.as_ref().is_none_or(|(_, typed)| typed.is_empty()) =>
+        {
+            external_place(proto, external, needed, places)?
+        }
+        (Some(_), _, _) => {
+            return rule(format!(
+                "the tensor `{}` has data in the model and in another file",
+                printable(&proto.name)
+            ));
+        }
         (None, Some(raw), None) => (places.file, raw.clone()),
         (None, Some(raw), Some((_, typed))) if typed.is_empty() => (places.file, raw.clone()),
         (None, Some(_), Some(_)) => {

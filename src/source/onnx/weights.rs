@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use super::encodings::Transposed;
 use super::flow::{Consumer, Flow};
+use super::model::Node;
 use super::names;
 use super::quantised::{Blocks, Codes, Dequantised, is_readable};
 use super::recurrent::Recurrent;
 use super::scales::{self, BlockParameters, Parameters};
 use super::values::{Places, Values, values};
-use crate::source::problem::Checked;
-use crate::source::{Contents, LeftOut};
+use crate::source::problem::{Checked, rule};
+use crate::source::{Contents, LeftOut, MAX_SHARING};
 use crate::tensors::{Content, Dtype, Kind, Tensor};
 use crate::text;
 
@@ -19,10 +20,12 @@ use crate::text;
 pub(super) fn contents(flow: &Flow, places: &Places) -> Checked<Contents> {
     let values: Vec<Values> =
         flow.model.tensors.iter().map(|proto| values(proto, places)).collect::<Checked<_>>()?;
-    let consumers = (0..values.len()).map(|tensor| flow.consumers(tensor)).collect();
+    refuse_overlaps(&values, flow, places)?;
+    let consumers = flow.consumers()?;
     let assembly = Assembly {
         flow,
         values,
+        by_use: names_by_use(flow, &consumers),
         consumers,
         parameters: HashMap::new(),
         layers: HashMap::new(),
@@ -35,15 +38,56 @@ pub(super) fn contents(flow: &Flow, places: &Places) -> Checked<Contents> {
     Ok(assembly.run())
 }
 
+/// Tensors in another file may be the same one, but not parts of each other; and those of a small file
+/// must not keep a machine busy for long.
+fn refuse_overlaps(values: &[Values], flow: &Flow, places: &Places) -> Checked<()> {
+    let stored = |(tensor, values): (usize, &Values)| match values {
+        Values::Plain(of) | Values::Nibbles { bytes: of, .. } => match &of.content {
+            Content::Stored { file, bytes } if *file != places.file && !bytes.is_empty() => {
+                Some((*file, bytes.start, bytes.end, tensor))
+            }
+            _ => None,
+        },
+        Values::Unread(_) => None,
+    };
+    let mut all: Vec<_> = values.iter().enumerate().filter_map(stored).collect();
+    all.sort_unstable();
+    for (before, after) in all.iter().zip(all.iter().skip(1)) {
+        let same = (before.1, before.2) == (after.1, after.2);
+        if before.0 == after.0 && after.1 < before.2 && !same {
+            let name = |tensor: usize| {
+                text::printable(flow.model.tensors.get(tensor).map_or("", |proto| &proto.name)).into_owned()
+            };
+            return rule(format!(
+                "the external data of the tensors `{}` and `{}` overlap at byte {}",
+                name(before.3),
+                name(after.3),
+                after.1
+            ));
+        }
+    }
+    let bytes = all.iter().fold(0u64, |sum, (_, start, end, _)| sum.saturating_add(end - start));
+    let files: HashMap<usize, u64> = places.externals.values().copied().collect();
+    let length = files.values().fold(0u64, |sum, length| sum.saturating_add(*length));
+    if bytes > length.saturating_mul(MAX_SHARING) {
+        return rule(format!(
+            "its tensors share their external data so that they hold {bytes} bytes, more than {MAX_SHARING} times those files"
+        ));
+    }
+    Ok(())
+}
+
 struct Assembly<'a> {
     flow: &'a Flow<'a>,
     /// By the position in the model's list, like all that follows.
     values: Vec<Values>,
     consumers: Vec<Vec<Consumer>>,
+    /// Names that a node gives its weights: by the position of the node.
+    by_use: HashMap<usize, Vec<String>>,
     /// Scales and zero points, and the weight they belong to.
     parameters: HashMap<usize, usize>,
-    /// Recurrent nodes of each module, in the file's order: its layers.
-    layers: HashMap<String, Vec<usize>>,
+    /// The modules of recurrent nodes, and which of its module's layers each is, in the file's order.
+    layers: HashMap<usize, (String, usize)>,
     names: HashSet<String>,
     /// How often a name had to be made different.
     repeated: HashMap<String, usize>,
@@ -83,7 +127,7 @@ impl Assembly<'_> {
     }
 
     fn op(&self, consumer: &Consumer) -> &str {
-        self.flow.node(consumer.node).map_or("", |node| &node.op)
+        self.flow.node(consumer.node()).map_or("", |node| &node.op)
     }
 
     fn find_parameters(&mut self) {
@@ -99,9 +143,13 @@ impl Assembly<'_> {
     }
 
     fn find_layers(&mut self) {
-        for (position, node) in self.flow.model.nodes.iter().enumerate() {
+        let mut layers: HashMap<String, usize> = HashMap::new();
+        for node in &self.flow.model.nodes {
             if matches!(node.op.as_str(), "LSTM" | "GRU" | "RNN") {
-                self.layers.entry(module_of(self.flow, position)).or_default().push(position);
+                let module = module_of(node);
+                let next = layers.entry(module.clone()).or_default();
+                self.layers.insert(node.number, (module, *next));
+                *next += 1;
             }
         }
     }
@@ -120,15 +168,14 @@ impl Assembly<'_> {
         let weight = self.weight(tensor).map_err(Some)?;
         self.refuse_plumbing(tensor, &weight)?;
         let recurrent = consumers.iter().find_map(|consumer| {
-            let node = self.flow.node(consumer.node)?;
-            Some((Recurrent::of(node, consumer)?, consumer.node))
+            let node = self.flow.node(consumer.node())?;
+            Some((Recurrent::of(node, consumer)?, consumer.node()))
         });
-        if let Some((recurrent, node)) = recurrent {
-            let module = module_of(self.flow, node);
-            let layer = self.layers.get(&module).and_then(|nodes| nodes.iter().position(|n| *n == node));
-            if let Some(parts) = recurrent.split(&weight, &module, layer.unwrap_or(0)) {
-                return Ok(parts);
-            }
+        if let Some((recurrent, (module, layer))) =
+            recurrent.and_then(|(recurrent, node)| Some((recurrent, self.layers.get(&node)?)))
+            && let Some(parts) = recurrent.split(&weight, module, *layer)
+        {
+            return Ok(parts);
         }
         Ok(vec![if self.is_turned(consumers) { transposed(weight) } else { weight }])
     }
@@ -225,7 +272,7 @@ impl Assembly<'_> {
         let consumers = self.consumers(tensor);
         let no_weight = |consumer: &Consumer| match self.op(consumer) {
             // Behind the weights and biases come lengths and states.
-            "LSTM" | "GRU" | "RNN" => consumer.input > 3,
+            "LSTM" | "GRU" | "RNN" => consumer.input() > 3,
             op => ELEMENTWISE.contains(&op),
         };
         match consumers.first() {
@@ -242,8 +289,8 @@ impl Assembly<'_> {
             return false;
         }
         let turned = |consumer: &Consumer| {
-            let node = self.flow.node(consumer.node)?;
-            let rows_out = match (node.op.as_str(), consumer.input) {
+            let node = self.flow.node(consumer.node())?;
+            let rows_out = match (node.op.as_str(), consumer.input()) {
                 ("MatMul", 0) => true,
                 ("MatMul" | "MatMulInteger" | "DynamicQuantizeMatMul" | "MatMulIntegerToFloat", 1) => false,
                 ("QLinearMatMul", 3) => false,
@@ -278,8 +325,16 @@ impl Assembly<'_> {
             Some(first) => self.suited(own, first, form),
             None => own,
         });
-        let by_use = consumers.iter().filter(|_| own.is_none()).flat_map(|c| names::by_use(self.flow, c));
+        let mut by_use = consumers.iter().filter(|_| own.is_none()).flat_map(|c| self.by_use(c)).peekable();
+        // Where all are taken, the first one is made different.
+        let first = by_use.peek().copied();
+        let by_use = by_use.find(|name| !self.names.contains(*name)).or(first).cloned();
         own.clone().into_iter().chain(by_use).chain([raw.to_owned()]).collect()
+    }
+
+    /// Names that an operation gives a tensor.
+    fn by_use(&self, consumer: &Consumer) -> &[String] {
+        self.by_use.get(&consumer.node()).map_or(&[], Vec::as_slice)
     }
 
     /// The kind of a kernel or a table is told by its name: one that does not say it is completed.
@@ -321,12 +376,13 @@ impl Assembly<'_> {
     /// those of other modules that share it.
     fn add_aliases(&mut self) {
         for (position, tensor) in std::mem::take(&mut self.renamed) {
-            let raw = self.raw(tensor).to_owned();
-            let named = names::own(&raw).is_some();
+            let raw = self.raw(tensor);
+            let named = names::own(raw).is_some();
             let identities = self.flow.other_names(tensor).into_iter().filter_map(names::own);
             let shared = self.consumers(tensor).iter().filter(|_| !named);
-            let shared = shared.filter_map(|consumer| names::by_use(self.flow, consumer).into_iter().next());
-            let all: Vec<String> = identities.chain(shared).chain([raw]).collect();
+            let shared = shared.filter_map(|consumer| self.by_use(consumer).first());
+            let shared = shared.filter(|name| !self.names.contains(*name)).cloned();
+            let all: Vec<String> = identities.chain(shared).chain([raw.to_owned()]).collect();
             let Some(out) = self.out.tensors.get_mut(position) else { continue };
             for alias in all {
                 if !alias.is_empty() && !self.names.contains(&alias) {
@@ -353,9 +409,22 @@ impl Assembly<'_> {
     }
 }
 
+/// The names that nodes give the tensors which have none of their own. A node's are found once, however
+/// many tensors it uses.
+fn names_by_use(flow: &Flow, consumers: &[Vec<Consumer>]) -> HashMap<usize, Vec<String>> {
+    let mut names = HashMap::new();
+    for (proto, consumers) in flow.model.tensors.iter().zip(consumers) {
+        if names::own(&proto.name).is_none() {
+            for node in consumers.iter().filter_map(|consumer| flow.node(consumer.node())) {
+                names.entry(node.number).or_insert_with(|| names::by_use(flow, node));
+            }
+        }
+    }
+    names
+}
+
 /// The module of a recurrent node.
-fn module_of(flow: &Flow, node: usize) -> String {
-    let Some(node) = flow.node(node) else { return String::new() };
+fn module_of(node: &Node) -> String {
     match names::module(node) {
         Some((module, _)) => module,
         None if node.name.is_empty() => node.op.to_lowercase(),

@@ -4,7 +4,6 @@
 //! who asks for it; so gigabytes of weights are stepped over. Nothing nests here: who goes into a
 //! message's message bounds the depth.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -51,18 +50,31 @@ impl Field {
 #[derive(Debug)]
 pub(super) struct Wire<'a> {
     storage: &'a Storage,
-    window: RefCell<Window<'a>>,
+    window: RefCell<Window>,
 }
 
 /// The bytes that were last looked at; all of a small file, a piece of a large one.
 #[derive(Debug, Default)]
-struct Window<'a> {
+struct Window {
     start: u64,
-    bytes: Cow<'a, [u8]>,
+    bytes: Vec<u8>,
 }
 
 /// Bytes of a window.
 const WINDOW: u64 = 1 << 16;
+
+impl Window {
+    fn get(&self, range: Range<u64>) -> Option<&[u8]> {
+        let place = |at: u64| usize::try_from(at.checked_sub(self.start)?).ok();
+        self.bytes.get(place(range.start)?..place(range.end)?)
+    }
+
+    fn move_to(&mut self, storage: &Storage, at: u64) -> Checked<()> {
+        let end = storage.len().min(at.saturating_add(WINDOW));
+        *self = Window { start: at, bytes: storage.copy(at..end)? };
+        Ok(())
+    }
+}
 
 impl<'a> Wire<'a> {
     pub fn new(storage: &'a Storage) -> Wire<'a> {
@@ -142,31 +154,30 @@ impl<'a> Wire<'a> {
 
     fn byte(&self, at: u64) -> Checked<u8> {
         let mut window = self.window.borrow_mut();
-        let inside = |window: &Window| {
-            let offset = usize::try_from(at.checked_sub(window.start)?).ok()?;
-            window.bytes.get(offset).copied()
-        };
-        if let Some(byte) = inside(&window) {
-            return Ok(byte);
+        if window.get(at..at + 1).is_none() {
+            window.move_to(self.storage, at)?;
         }
-        let end = self.storage.len().min(at.saturating_add(WINDOW));
-        *window = Window { start: at, bytes: self.storage.read(at..end)? };
-        match inside(&window) {
-            Some(byte) => Ok(byte),
-            None => rule(format!("there is no byte {at}")),
+        match window.get(at..at + 1) {
+            Some(&[byte]) => Ok(byte),
+            _ => rule(format!("there is no byte {at}")),
         }
     }
 
     /// A text.
     pub fn text(&self, range: Range<u64>) -> Checked<String> {
         let start = range.start;
-        let bytes = self.storage.read(range)?;
-        match std::str::from_utf8(&bytes) {
-            Ok(text) => Ok(text.to_owned()),
-            Err(_) => {
-                let shown = String::from_utf8_lossy(&bytes);
-                rule(format!("the text at byte {start} is not UTF-8: `{}`", printable(&shown)))
+        let mut window = self.window.borrow_mut();
+        let bytes = if range.end - start > WINDOW {
+            self.storage.copy(range)?
+        } else {
+            if window.get(range.clone()).is_none() {
+                window.move_to(self.storage, start)?;
             }
-        }
+            window.get(range).unwrap_or_default().to_vec()
+        };
+        String::from_utf8(bytes).or_else(|error| {
+            let shown = String::from_utf8_lossy(error.as_bytes());
+            rule(format!("the text at byte {start} is not UTF-8: `{}`", printable(&shown)))
+        })
     }
 }

@@ -10,6 +10,7 @@
 //! What the wrappers of parallel or compiled models add to the names is taken off again.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use super::found::Found;
 use super::pickle::{Global, Id, Value};
@@ -52,19 +53,20 @@ pub(super) fn contents(tensors: &Tensors, root: Id) -> Checked<Contents> {
     let graph = Graph::new(tensors, root);
     let mut found = Found::default();
     for (name, id) in graph.choose(root, &mut found)? {
-        found.name(name.len())?;
         graph.collect(name.into_owned(), id, &mut found)?;
     }
     check_the_rest(tensors)?;
-    found.leave_out_averages();
-    found.unwrap_names();
     found.contents(tensors.file_bytes)
 }
 
 /// Tensors that are left out must be sound as well: a file that lies about one is not to be trusted.
 fn check_the_rest(tensors: &Tensors) -> Checked<()> {
+    // The same arguments may be called again and again.
+    let mut seen = HashSet::new();
     for (id, value) in tensors.values.iter() {
-        if matches!(value, Value::Object(o) if matches!(o.class, Global::Rebuild(_))) {
+        let Value::Object(object) = value else { continue };
+        let Global::Rebuild(how) = object.class else { continue };
+        if seen.insert((how, object.arguments)) {
             tensors.read(id).map_err(|problem| named(problem, "a tensor outside of the model"))?;
         }
     }
@@ -119,14 +121,11 @@ fn kind_of(name: &str) -> Option<&'static str> {
     }
 }
 
-/// The entries that belong to the model, and the others with what they are.
-type Parts<'a> = (Vec<Entry<'a>>, Vec<(Cow<'a, str>, Id, Cow<'static, str>)>);
-
 /// The pickle's values as containers of tensors.
 struct Graph<'a> {
     tensors: &'a Tensors<'a>,
     /// Tensors in and below each value, along the arena; shared ones count each time.
-    counts: Vec<u64>,
+    counts: Vec<u32>,
 }
 
 /// An entry of a container: its name, and what stands there.
@@ -143,9 +142,9 @@ impl<'a> Graph<'a> {
     /// counts as nothing where it does.
     fn count(&mut self, root: Id) {
         let mut seen = vec![false; self.counts.len()];
-        let mut path = vec![(root, 0)];
+        let mut path = vec![(root, 0u32)];
         while let Some((id, next)) = path.pop() {
-            if let Some(child) = self.child(id, next) {
+            if let Some(child) = self.child(id, next as usize) {
                 path.push((id, next + 1));
                 let fresh = seen.get_mut(child.position()).is_some_and(|seen| !std::mem::replace(seen, true));
                 if fresh {
@@ -153,7 +152,7 @@ impl<'a> Graph<'a> {
                 }
                 continue;
             }
-            let mut sum = u64::from(self.tensors.is_tensor(id));
+            let mut sum = u32::from(self.tensors.is_tensor(id));
             for position in 0.. {
                 let Some(child) = self.child(id, position) else { break };
                 sum = sum.saturating_add(self.tensors_in(child));
@@ -173,7 +172,7 @@ impl<'a> Graph<'a> {
         }
     }
 
-    fn tensors_in(&self, id: Id) -> u64 {
+    fn tensors_in(&self, id: Id) -> u32 {
         self.counts.get(id.position()).copied().unwrap_or(0)
     }
 
@@ -181,19 +180,32 @@ impl<'a> Graph<'a> {
         self.tensors.values.mapping(id).is_some() || self.tensors.values.sequence(id).is_some()
     }
 
-    /// The entries of a mapping or a sequence. Numbers are names, too; other keys name nothing.
-    fn entries(&self, id: Id) -> Vec<Entry<'a>> {
+    /// How many members a container has.
+    fn len(&self, id: Id) -> usize {
         let values = self.tensors.values;
-        if let Some(entries) = values.mapping(id) {
-            let name = |(position, (key, value)): (usize, &(Id, Id))| {
-                let text = values.text(*key).map(Cow::Borrowed);
-                let number = || values.int(*key).map_or_else(|| format!("#{position}"), |n| n.to_string());
-                (text.unwrap_or_else(|| Cow::Owned(number())), *value)
-            };
-            return entries.iter().enumerate().map(name).collect();
+        let sequence = || values.sequence(id).map_or(0, <[Id]>::len);
+        values.mapping(id).map_or_else(sequence, <[(Id, Id)]>::len)
+    }
+
+    /// The entries of a mapping or a sequence that may be of interest: tensors, arrays, containers. One
+    /// after the other, since there may be very many.
+    fn entries(&self, id: Id) -> impl DoubleEndedIterator<Item = Entry<'a>> {
+        (0..self.len(id)).filter_map(move |position| self.entry(id, position))
+    }
+
+    /// Numbers are names, too; other keys name nothing.
+    fn entry(&self, id: Id, position: usize) -> Option<Entry<'a>> {
+        let values = self.tensors.values;
+        let value = self.child(id, position)?;
+        if !(self.is_container(value) || self.tensors_in(value) > 0 || self.tensors.is_array(value)) {
+            return None;
         }
-        let items = values.sequence(id).unwrap_or_default();
-        items.iter().enumerate().map(|(position, value)| (Cow::Owned(position.to_string()), *value)).collect()
+        let Some(entries) = values.mapping(id) else {
+            return Some((Cow::Owned(position.to_string()), value));
+        };
+        let (key, _) = *entries.get(position)?;
+        let number = || values.int(key).map_or_else(|| format!("#{position}"), |n| n.to_string());
+        Some((values.text(key).map_or_else(|| Cow::Owned(number()), Cow::Borrowed), value))
     }
 
     fn is_optimizer(&self, id: Id) -> bool {
@@ -218,14 +230,10 @@ impl<'a> Graph<'a> {
                 found.leave_out(name.to_owned(), self.reason(node, "an optimizer's state"))?;
                 return Ok(Vec::new());
             }
-            let entries = self.entries(node);
-            let (model, other) = match self.by_key(&entries) {
-                Some(position) => self.only(entries, position),
-                None => self.by_what_they_are(entries),
+            let model = match self.by_key(node) {
+                Some(position) => self.only(node, position, &place, found)?,
+                None => self.by_what_they_are(node, &place, found)?,
             };
-            for (name, id, reason) in other {
-                found.leave_out(format!("{place}{name}"), self.reason(id, &reason))?;
-            }
             match model.as_slice() {
                 [(name, only)] if self.is_container(*only) => {
                     found.name(place.len() + name.len())?;
@@ -239,43 +247,61 @@ impl<'a> Graph<'a> {
         Ok(vec![(Cow::Borrowed(""), node)])
     }
 
-    /// The entry that one of the [`MODEL_KEYS`] names.
-    fn by_key(&self, entries: &[Entry]) -> Option<usize> {
-        let holds = |e: &Entry, key: &str| e.0 == key && self.is_container(e.1) && self.tensors_in(e.1) > 0;
-        MODEL_KEYS.iter().find_map(|key| entries.iter().position(|entry| holds(entry, key)))
+    /// The position of the entry that one of the [`MODEL_KEYS`] names, the surest of them.
+    fn by_key(&self, node: Id) -> Option<usize> {
+        let values = self.tensors.values;
+        let rank = |(position, (key, value)): (usize, &(Id, Id))| {
+            let key = values.text(*key)?;
+            let rank = MODEL_KEYS.iter().position(|known| *known == key)?;
+            (self.is_container(*value) && self.tensors_in(*value) > 0).then_some((rank, position))
+        };
+        let entries = values.mapping(node)?;
+        entries.iter().enumerate().filter_map(rank).min().map(|(_, position)| position)
     }
 
-    /// Parts: the entry at a position, and all others with tensors.
-    fn only(&self, entries: Vec<Entry<'a>>, position: usize) -> Parts<'a> {
-        let mut parts: Parts = (Vec::new(), Vec::new());
-        for (index, (name, id)) in entries.into_iter().enumerate() {
-            if index == position {
-                parts.0.push((name, id));
-            } else if let Some(reason) = self.kind(&name, id) {
-                parts.1.push((name, id, Cow::Borrowed(reason)));
+    /// The entry at a position is the model; all others with tensors are left out.
+    fn only(&self, node: Id, position: usize, place: &str, found: &mut Found) -> Checked<Vec<Entry<'a>>> {
+        for other in (0..self.len(node)).filter(|other| *other != position) {
+            let Some((name, id)) = self.entry(node, other) else { continue };
+            if let Some(what) = self.kind(&name, id) {
+                self.leave_out(place, &name, id, what, found)?;
             } else if self.tensors_in(id) > 0 {
-                parts.1.push((name, id, Cow::Borrowed("beside the model")));
+                self.leave_out(place, &name, id, "beside the model", found)?;
             }
         }
-        parts
+        Ok(self.entry(node, position).into_iter().collect())
     }
 
-    /// Parts: what could be the model, and what is something else by its name or its form.
-    fn by_what_they_are(&self, entries: Vec<Entry<'a>>) -> Parts<'a> {
-        let mut parts: Parts = (Vec::new(), Vec::new());
-        for (name, id) in entries {
+    /// What could be the model; what is something else by its name or its form is left out.
+    fn by_what_they_are(&self, node: Id, place: &str, found: &mut Found) -> Checked<Vec<Entry<'a>>> {
+        let holds = |id: Id| self.tensors_in(id) > 0 || self.tensors.is_array(id);
+        let is_model = |(name, id): &Entry| self.kind(name, *id).is_none() && holds(*id);
+        let is_average = |(name, id): &Entry| AVERAGED.contains(&&**name) && self.tensors_in(*id) > 0;
+        // Where there is nothing else, the first averaged copy is the model.
+        let mut average = if self.entries(node).any(|entry| is_model(&entry)) {
+            None
+        } else {
+            self.entries(node).find(is_average)
+        };
+        let mut model: Vec<Entry> = Vec::new();
+        for (name, id) in self.entries(node) {
             match self.kind(&name, id) {
-                Some(reason) => parts.1.push((name, id, Cow::Borrowed(reason))),
-                None if self.tensors_in(id) > 0 || self.tensors.is_array(id) => parts.0.push((name, id)),
+                Some(_) if average.as_ref().is_some_and(|a| (&a.0, a.1) == (&name, id)) => {
+                    model.extend(average.take());
+                }
+                Some(what) => self.leave_out(place, &name, id, what, found)?,
+                None if holds(id) => {
+                    found.name(name.len())?;
+                    model.push((name, id));
+                }
                 None => {}
             }
         }
-        let average = |e: &(Cow<str>, Id, _)| AVERAGED.contains(&&*e.0) && self.tensors_in(e.1) > 0;
-        if let (true, Some(position)) = (parts.0.is_empty(), parts.1.iter().position(average)) {
-            let (name, id, _) = parts.1.remove(position);
-            parts.0.push((name, id));
-        }
-        parts
+        Ok(model)
+    }
+
+    fn leave_out(&self, place: &str, name: &str, id: Id, what: &str, found: &mut Found) -> Checked<()> {
+        found.leave_out(format!("{place}{name}"), self.reason(id, what))
     }
 
     /// What an entry is, where it is not the model: by its name, or as an optimizer by its form.
@@ -304,9 +330,8 @@ impl<'a> Graph<'a> {
                 if depth == MAX_DEPTH {
                     return rule(format!("its tensors lie more than {MAX_DEPTH} containers deep"));
                 }
-                let entries = self.entries(id);
-                found.look_at(entries.len())?;
-                for (key, value) in entries.into_iter().rev() {
+                found.look_at(self.len(id))?;
+                for (key, value) in self.entries(id).rev() {
                     if self.tensors_in(value) > 0 || self.tensors.is_array(value) {
                         let full = if name.is_empty() { key.into_owned() } else { format!("{name}.{key}") };
                         found.name(full.len())?;

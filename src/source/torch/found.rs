@@ -1,28 +1,20 @@
 //! The tensors of the model as they are found: named, counted against bounds, told from their
-//! aliases, and at last freed of what wrappers added to their names.
+//! aliases.
 
 use std::collections::{HashMap, HashSet};
 
-use super::containers::AVERAGED;
 use super::rebuild::{Item, ViewKey};
 use crate::source::problem::{Checked, rule, unusable};
-use crate::source::{Contents, LeftOut};
+use crate::source::{Contents, LeftOut, MAX_SHARING};
 use crate::tensors::Tensor;
-use crate::text::{count, printable};
+use crate::text::printable;
 
-/// Segments of names that wrappers around a module add: torch.compile, FSDP, activation checkpoints.
-const WRAPPERS: [&str; 3] = ["_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."];
-/// What DataParallel and its kind put before every name.
-const PARALLEL: &str = "module.";
 /// The most names of tensors, and of containers around them, in one file.
-const MAX_NAMES: usize = 1 << 18;
+const MAX_NAMES: usize = 1 << 17;
 /// The longest that all names may be together, in bytes.
-const MAX_NAME_BYTES: usize = 64 << 20;
+const MAX_NAME_BYTES: usize = 1 << 24;
 /// The most entries of containers that are looked at for their names.
 const MAX_ENTRIES: usize = 1 << 23;
-/// Views may share their storage, but the tensors of a file may not hold more than this many times
-/// the file: a small file must not keep a machine busy for long.
-const MAX_SHARING: u64 = 16;
 
 /// What was found of the model.
 #[derive(Default)]
@@ -81,53 +73,6 @@ impl Found {
         Ok(())
     }
 
-    /// Averaged copies within a flat list of names, as latent diffusion models keep them.
-    pub fn leave_out_averages(&mut self) {
-        let of = |name: &str| {
-            let first = name.split('.').next().unwrap_or_default();
-            (first.len() < name.len()).then(|| AVERAGED.iter().find(|a| **a == first)).flatten()
-        };
-        if self.tensors.iter().all(|tensor| of(&tensor.name).is_some()) {
-            return;
-        }
-        for average in AVERAGED {
-            let before = self.tensors.len();
-            self.tensors.retain(|tensor| of(&tensor.name) != Some(&average));
-            let gone = before - self.tensors.len();
-            if gone > 0 {
-                let gone = count(gone, "tensor", "tensors");
-                let reason = format!("an averaged copy of the weights (EMA): {gone}");
-                self.left_out.push(LeftOut { name: average.to_owned(), reason });
-            }
-        }
-    }
-
-    /// Takes the wrappers' segments out of all names, unless two would become one.
-    pub fn unwrap_names(&mut self) {
-        let names = |tensors: &[Tensor]| -> Vec<String> {
-            let all = tensors.iter().flat_map(|t| std::iter::once(&t.name).chain(&t.aliases));
-            all.map(|name| WRAPPERS.iter().fold(name.clone(), |name, wrapper| without(&name, wrapper)))
-                .collect()
-        };
-        let mut unwrapped = names(&self.tensors);
-        // Twice is seen; without a bound, a long name of nothing else would be long work.
-        for _ in 0..2 {
-            if unwrapped.iter().all(|name| name.starts_with(PARALLEL)) {
-                unwrapped.iter_mut().for_each(|name| drop(name.drain(..PARALLEL.len())));
-            }
-        }
-        let distinct: HashSet<&str> = unwrapped.iter().map(String::as_str).collect();
-        if distinct.len() < unwrapped.len() || distinct.contains("") {
-            return;
-        }
-        let mut unwrapped = unwrapped.into_iter();
-        for tensor in &mut self.tensors {
-            for name in std::iter::once(&mut tensor.name).chain(&mut tensor.aliases) {
-                *name = unwrapped.next().unwrap_or_default();
-            }
-        }
-    }
-
     pub fn contents(self, file_bytes: u64) -> Checked<Contents> {
         let mut names = HashSet::new();
         let all = self.tensors.iter().flat_map(|t| std::iter::once(&t.name).chain(&t.aliases));
@@ -152,39 +97,5 @@ impl Found {
             });
         }
         Ok(Contents { tensors: self.tensors, config: None, left_out: self.left_out })
-    }
-}
-
-/// A name without the segments that are `wrapper`.
-fn without(name: &str, wrapper: &str) -> String {
-    let mut kept = String::with_capacity(name.len());
-    let mut rest = name;
-    loop {
-        while let Some(after) = rest.strip_prefix(wrapper) {
-            rest = after;
-        }
-        match rest.split_once('.') {
-            Some((segment, after)) => {
-                kept.push_str(segment);
-                kept.push('.');
-                rest = after;
-            }
-            None => {
-                kept.push_str(rest);
-                return kept;
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wrappers_are_segments() {
-        assert_eq!(without("_orig_mod.a.weight", "_orig_mod."), "a.weight");
-        assert_eq!(without("a._orig_mod._orig_mod.b", "_orig_mod."), "a.b");
-        assert_eq!(without("my_orig_mod.b", "_orig_mod."), "my_orig_mod.b");
     }
 }

@@ -3,7 +3,8 @@
 //! All of them hold a pickle, which describes the tensors and everything around them, and storages,
 //! whose bytes lie in the file as they are. The pickle is interpreted by `pickle`, which runs
 //! nothing; `zip`, `legacy` and `tar` find the storages; `rebuild` checks what the pickle says of
-//! each tensor against them; `containers` tells the model from the optimizer beside it, and `found` names its tensors.
+//! each tensor against them; `containers` tells the model from the optimizer beside it, `found` names its
+//! tensors, and `wrappers` takes off what training code adds to all names of a model.
 
 mod containers;
 mod element;
@@ -12,6 +13,7 @@ mod legacy;
 mod pickle;
 mod rebuild;
 mod tar;
+mod wrappers;
 mod zip;
 
 use std::path::Path;
@@ -65,11 +67,16 @@ impl Format for Torch {
         }
     }
 
+    fn settle(&self, contents: &mut Contents) {
+        wrappers::leave_out_averages(contents);
+        wrappers::unwrap_names(&mut contents.tensors);
+    }
+
     fn contents(&self, files: &mut Files, file: usize, options: &OpenOptions) -> Result<Contents> {
         let storage = files.get(file)?;
         let to_error = |problem: Problem| problem.of(storage.path(), "torch");
-        let head = storage.read(0..storage.len().min(512))?;
-        let mut unpickler = Unpickler::new(&options.ignored_globals);
+        let head = storage.copy(0..storage.len().min(512))?;
+        let mut unpickler = Unpickler::new(&options.ignored_globals, storage.len());
         let read = match Kind::of(&head) {
             Some(Kind::Zip) => zip::read(storage, &mut unpickler),
             Some(Kind::Tar) => tar::read(storage, &mut unpickler),

@@ -210,7 +210,9 @@ impl<'a> Tensors<'a> {
         };
         // A view that conjugates or negates its storage says so behind all else.
         let metadata = more.get(if typed { 3 } else { 2 }).and_then(|id| self.values.mapping(*id));
-        if metadata.is_some_and(|entries| entries.iter().take(4).any(|(_, set)| *set == Id::TRUE)) {
+        let says =
+            |entries: &[(Id, Id)]| entries.len() > 4 || entries.iter().any(|(_, set)| *set != Id::FALSE);
+        if metadata.is_some_and(says) {
             return Ok(Err("a conjugated or negated view, which this version does not read"));
         }
         let Value::Persistent(storage) = self.values.get(storage) else {

@@ -43,7 +43,7 @@ fn members(storage: &Storage) -> Checked<HashMap<String, Range<u64>>> {
     let mut members = HashMap::new();
     let mut at = 0;
     while at + BLOCK <= storage.len() {
-        let header = storage.read(at..at + BLOCK)?;
+        let header = storage.copy(at..at + BLOCK)?;
         if header.iter().all(|byte| *byte == 0) {
             break;
         }

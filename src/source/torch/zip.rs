@@ -47,8 +47,8 @@ pub(super) fn read(storage: &Storage, unpickler: &mut Unpickler) -> Checked<Pick
         );
     }
     if let Some(range) = inside("byteorder") {
-        let order = storage.read(range.start..range.end.min(range.start + 16))?;
-        if &*order != b"little" {
+        let order = storage.copy(range.start..range.end.min(range.start + 16))?;
+        if order != b"little" {
             return rule(format!(
                 "its numbers are stored in the byte order `{}`, and this version reads `little`; save it again on a \
                  little-endian machine",

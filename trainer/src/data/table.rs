@@ -81,7 +81,8 @@ pub(super) fn missing(path: &Path, column: &Column, names: &[&str], line: Option
     }
     let place = line.map(|line| format!("line {line} has ")).unwrap_or_else(|| "there is ".to_owned());
     let there = if listed.is_empty() { "none at all".to_owned() } else { listed.join(", ") };
-    malformed(path, format!("{place}no column {column}; the columns are {there}."))
+    let reason = format!("{place}no column {column}; the columns are {there}.");
+    Error::Column { path: path.to_path_buf(), reason }
 }
 
 /// An error in a data file; `reason` is a sentence.

@@ -35,7 +35,7 @@ impl Anchors {
             let mut anchors = Vec::with_capacity(unit.len());
             for position in unit {
                 let Some(parameter) = parameters.get(*position) else { continue };
-                anchors.push(Anchor { parameter: *position, rows: rows(parameter)?.f_copy()? });
+                anchors.push(Anchor { parameter: *position, rows: rows(parameter)?.f_detach_copy()? });
             }
             all.push(anchors);
         }

@@ -11,7 +11,7 @@ use tch::Tensor;
 
 use super::balancer::{self, Balancer};
 use super::log::{Logs, Record};
-use super::order::epoch_order;
+use crate::data::random::order;
 use super::problem::{Problem, Score};
 use super::progress::Bar;
 use super::state::{self, States};
@@ -230,7 +230,7 @@ impl<'a> Run<'a> {
     fn examples(&self, step: u64) -> Vec<usize> {
         let Training { batch, accumulation, seed, .. } = *self.settings.training;
         let per_epoch = self.settings.rate.steps_per_epoch;
-        let order = epoch_order(seed, step / per_epoch, self.problem.examples());
+        let order = order(self.problem.examples(), seed, step / per_epoch);
         let size = batch * accumulation;
         let within = usize::try_from(step % per_epoch).unwrap_or(0);
         order.into_iter().skip(within * size).take(size).collect()

@@ -25,7 +25,7 @@ pub enum Global {
 }
 
 /// How a tensor is made of its arguments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rebuild {
     /// (storage, offset, size, stride), and from `_v2` on (…, requires_grad, hooks, metadata).
     Plain,

@@ -1,7 +1,6 @@
 //! The bytes of a pickle, window by window: a legacy file does not say where its pickles end, and
 //! gigabytes of weights follow them.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use super::MAX_TEXT;
@@ -14,7 +13,7 @@ const WINDOW: u64 = 1 << 16;
 /// A position in a range of a file.
 pub struct Input<'a> {
     storage: &'a Storage,
-    window: Cow<'a, [u8]>,
+    window: Vec<u8>,
     /// Where in the file the window begins.
     start: u64,
     /// The position within the window.
@@ -25,7 +24,7 @@ pub struct Input<'a> {
 impl<'a> Input<'a> {
     /// At the beginning of a range.
     pub fn new(storage: &'a Storage, range: Range<u64>) -> Input<'a> {
-        Input { storage, window: Cow::Borrowed(&[]), start: range.start, at: 0, end: range.end }
+        Input { storage, window: Vec::new(), start: range.start, at: 0, end: range.end }
     }
 
     /// Where in the file the next byte is.
@@ -53,7 +52,7 @@ impl<'a> Input<'a> {
         let count = count as usize;
         if self.at + count > self.window.len() {
             let end = self.end.min(position + WINDOW.max(count as u64));
-            self.window = self.storage.read(position..end)?;
+            self.window = self.storage.copy(position..end)?;
             (self.start, self.at) = (position, 0);
         }
         let bytes = self.window.get(self.at..self.at + count).unwrap_or_default();
@@ -70,8 +69,14 @@ impl<'a> Input<'a> {
                 self.left()
             ));
         }
-        (self.start, self.at) = (self.position() + count, 0);
-        self.window = Cow::Borrowed(&[]);
+        // What is left of the window is kept: between small storages there are many small steps.
+        match usize::try_from(count).ok().and_then(|count| self.at.checked_add(count)) {
+            Some(at) if at <= self.window.len() => self.at = at,
+            _ => {
+                (self.start, self.at) = (self.position() + count, 0);
+                self.window = Vec::new();
+            }
+        }
         Ok(())
     }
 

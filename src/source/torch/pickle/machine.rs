@@ -3,16 +3,14 @@
 //! Operations and their codes as in the documentation of Python's `pickletools`. The extension
 //! registry and out-of-band buffers belong to programs that talk to each other, and are refused.
 
-use std::collections::HashMap;
-
 use super::calls::{Made, made};
 use super::{Global, Id, Input, MAX_TEXT, Unpickler, Value};
 use crate::source::problem::{Checked, rule};
 
 /// The deepest stack: a tuple's members lie on it, a list's come in batches of a thousand.
 const MAX_STACK: usize = 1 << 20;
-/// The most entries of the memo.
-const MAX_MEMO: usize = 1 << 21;
+/// The most entries of the memo, and so the highest of their numbers.
+const MAX_MEMO: u32 = 1 << 21;
 
 /// One run over one pickle.
 pub(super) struct Machine<'m, 'u, 'i> {
@@ -21,12 +19,15 @@ pub(super) struct Machine<'m, 'u, 'i> {
     stack: Vec<Id>,
     /// The heights of the stack at the marks.
     marks: Vec<usize>,
-    memo: HashMap<u32, Id>,
+    /// By their numbers, which count up in every pickle that a library wrote.
+    memo: Vec<Id>,
+    /// How many of them are set.
+    remembered: u32,
 }
 
 impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
     pub fn new(unpickler: &'m mut Unpickler<'u>, input: &'m mut Input<'i>) -> Self {
-        Machine { unpickler, input, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() }
+        Machine { unpickler, input, stack: Vec::new(), marks: Vec::new(), memo: Vec::new(), remembered: 0 }
     }
 
     /// Runs to the end of the pickle and gives what lies on top of the stack.
@@ -257,6 +258,7 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
             _ => (Vec::new(), self.pairs()?),
         };
         let target = self.top()?;
+        self.unpickler.values.charge_items(items.len(), pairs.len())?;
         match self.unpickler.values.get_mut(target) {
             Some(Value::List(list)) if pairs.is_empty() => list.extend(items),
             Some(Value::Dict(entries)) if items.is_empty() => entries.extend(pairs),
@@ -272,7 +274,7 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
 
     fn remember(&mut self, operation: u8) -> Checked<()> {
         let key = match operation {
-            0x94 => u32::try_from(self.memo.len()).ok(),
+            0x94 => Some(self.remembered),
             b'q' | b'h' => Some(self.input.byte()?.into()),
             b'r' | b'j' => Some(u32::from_le_bytes(self.input.array()?)),
             _ => {
@@ -284,18 +286,27 @@ impl<'m, 'u, 'i> Machine<'m, 'u, 'i> {
         let Some(key) = key else {
             return rule(format!("its pickle has no number of the memo before byte {at}"));
         };
+        let place = key as usize;
         if matches!(operation, b'g' | b'h' | b'j') {
-            return match self.memo.get(&key) {
-                Some(id) => self.push(*id),
-                None => rule(format!(
+            return match self.memo.get(place) {
+                Some(id) if *id != Id::UNSET => self.push(*id),
+                _ => rule(format!(
                     "its pickle refers to value {key}, which it never remembered, before byte {at}"
                 )),
             };
         }
-        if self.memo.len() == MAX_MEMO {
-            return rule(format!("its pickle remembers more than {MAX_MEMO} values"));
+        if key >= MAX_MEMO {
+            return rule(format!("its pickle remembers more than {MAX_MEMO} values, before byte {at}"));
         }
-        self.memo.insert(key, self.top()?);
+        let id = self.top()?;
+        if place >= self.memo.len() {
+            self.memo.resize(place + 1, Id::UNSET);
+        }
+        if let Some(remembered) = self.memo.get_mut(place)
+            && std::mem::replace(remembered, id) == Id::UNSET
+        {
+            self.remembered += 1;
+        }
         Ok(())
     }
 

@@ -44,9 +44,10 @@ pub(super) struct Unpickler<'a> {
 
 impl<'a> Unpickler<'a> {
     /// `ignored` are the globals that the user allows as placeholders.
-    pub fn new(ignored: &'a [String]) -> Unpickler<'a> {
+    /// `file_bytes` is the length of the file.
+    pub fn new(ignored: &'a [String], file_bytes: u64) -> Unpickler<'a> {
         Unpickler {
-            values: Values::new(),
+            values: Values::new(file_bytes),
             ignored,
             refused: BTreeSet::new(),
             more_refused: false,
@@ -126,7 +127,7 @@ mod tests {
         let path = dir.path().join("p");
         std::fs::write(&path, bytes).unwrap();
         let storage = Storage::open(&path, false).unwrap();
-        let mut unpickler = Unpickler::new(ignored);
+        let mut unpickler = Unpickler::new(ignored, bytes.len() as u64);
         let root = unpickler.load_range(&storage, 0..bytes.len() as u64).unwrap();
         (show(&unpickler.values, root), unpickler.refusal())
     }

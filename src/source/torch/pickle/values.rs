@@ -5,6 +5,12 @@ use crate::source::problem::{Checked, rule};
 
 /// The most values of a file: some ten for a tensor, so 200,000 tensors.
 const MAX_VALUES: usize = 1 << 21;
+/// What all values may take in memory, in bytes: of a tensor some 600, so that any file may describe
+/// 50,000; a larger one a sixteenth of itself.
+const MAX_MEMORY: u64 = 1 << 25;
+const MEMORY_SHARE: u64 = 16;
+/// What the allocator adds to a piece of memory, in bytes.
+const OVERHEAD: usize = 16;
 /// Integers from zero up to this one are shared, as they are in Python: shapes are full of them.
 const SHARED_INTS: u16 = 1024;
 
@@ -20,6 +26,8 @@ impl Id {
     /// Data of no use here: bytes, sets, placeholders.
     pub const INERT: Id = Id(4);
     const FIRST_INT: u32 = 5;
+    /// No value: a place of the memo that was not set.
+    pub const UNSET: Id = Id(u32::MAX);
 
     /// The position in a list that runs along the arena.
     pub fn position(self) -> usize {
@@ -49,6 +57,21 @@ pub enum Value {
     Inert,
 }
 
+impl Value {
+    /// Bytes that it takes beside its own size.
+    fn heap(&self) -> usize {
+        let bytes = match self {
+            Value::Text(text) => text.len(),
+            Value::Tuple(items) => size_of_val::<[Id]>(items),
+            Value::List(items) => size_of_val(items.as_slice()),
+            Value::Dict(entries) => size_of_val(entries.as_slice()),
+            Value::Object(_) => size_of::<Object>(),
+            _ => return 0,
+        };
+        bytes + OVERHEAD
+    }
+}
+
 /// The record of a call, or of an instance.
 #[derive(Debug, PartialEq)]
 pub struct Object {
@@ -63,15 +86,19 @@ pub struct Object {
 #[derive(Debug)]
 pub struct Values {
     all: Vec<Value>,
+    /// Bytes that they take, and may take.
+    memory: u64,
+    most: u64,
 }
 
 impl Values {
-    /// Only the shared constants.
-    pub fn new() -> Values {
+    /// Only the shared constants. `file_bytes` is the length of the file that the others come from.
+    pub fn new(file_bytes: u64) -> Values {
         let constants =
             [Value::None, Value::Bool(true), Value::Bool(false), Value::Tuple(Box::default()), Value::Inert];
         let ints = (0..SHARED_INTS).map(|n| Value::Int(i128::from(n)));
-        Values { all: constants.into_iter().chain(ints).collect() }
+        let all = constants.into_iter().chain(ints).collect();
+        Values { all, memory: 0, most: MAX_MEMORY.max(file_bytes / MEMORY_SHARE) }
     }
 
     /// How many there are.
@@ -101,8 +128,28 @@ impl Values {
         let Some(id) = id else {
             return rule(format!("its pickle holds more than {MAX_VALUES} values"));
         };
+        self.charge(size_of::<Value>() + value.heap())?;
+        if self.all.len() == self.all.capacity() {
+            // In smaller steps than a vector takes by itself: these are the largest part of the memory.
+            self.all.reserve_exact(self.all.len() / 4 + 64);
+        }
         self.all.push(value);
         Ok(Id(id))
+    }
+
+    /// Counts bytes that are about to be taken.
+    fn charge(&mut self, bytes: usize) -> Checked<()> {
+        self.memory = self.memory.saturating_add(bytes as u64);
+        if self.memory > self.most {
+            return rule(format!("its pickle holds values that take more than {} bytes", self.most));
+        }
+        Ok(())
+    }
+
+    /// Counts what is about to be put into a list, or pairs into a mapping, that is already there.
+    pub fn charge_items(&mut self, items: usize, pairs: usize) -> Checked<()> {
+        // A vector takes up to twice what it holds.
+        self.charge(2 * (size_of::<Id>() * items + size_of::<(Id, Id)>() * pairs))
     }
 
     /// A value by its number.

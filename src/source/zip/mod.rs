@@ -51,8 +51,10 @@ const END64_BYTES: u64 = 56;
 const LOCATOR64_BYTES: u64 = 20;
 const LOCAL_BYTES: u64 = 30;
 
-/// The longest directory that is read, in bytes: as long as the longest safetensors header.
-const MAX_DIRECTORY: u64 = 100_000_000;
+/// The longest directory that is read, in bytes, and the most members in it: as many as a file may
+/// hold tensors in other formats, with 128 bytes for each.
+const MAX_DIRECTORY: u64 = 1 << 24;
+const MAX_MEMBERS: u64 = 1 << 17;
 
 /// Flags of a member: encrypted, sizes behind the data, header masked by encryption.
 const ENCRYPTED: u16 = 1 | 1 << 6 | 1 << 13;
@@ -123,7 +125,7 @@ struct Central {
 
 fn read(file: &Storage) -> Checked<Vec<Entry>> {
     let directory = directory(file)?;
-    let bytes = file.read(directory.bytes.clone())?;
+    let bytes = file.copy(directory.bytes.clone())?;
     let mut record = Record { bytes: &bytes, what: "its directory" };
     let mut entries = Vec::new();
     let mut places = Vec::new();
@@ -132,6 +134,12 @@ fn read(file: &Storage) -> Checked<Vec<Entry>> {
     while !record.bytes.is_empty() {
         let central = central(&mut record)?;
         found += 1;
+        if found > directory.members {
+            return rule(format!(
+                "its directory lists more members than the {} that it should",
+                directory.members
+            ));
+        }
         if !names.insert(central.name.clone()) {
             return rule(format!("it has two members named `{}`", printable(&central.name)));
         }
@@ -158,7 +166,7 @@ fn directory(file: &Storage) -> Checked<Directory> {
     let length = file.len();
     // A comment of up to 65,535 bytes may follow the record.
     let tail_start = length.saturating_sub(END_BYTES + u64::from(u16::MAX));
-    let tail = file.read(tail_start..length)?;
+    let tail = file.copy(tail_start..length)?;
     let ends_file = |at: &usize| {
         let record = tail.get(*at..).unwrap_or_default();
         let comment = record.get(20..22).unwrap_or_default();
@@ -201,6 +209,9 @@ fn directory(file: &Storage) -> Checked<Directory> {
     if size > MAX_DIRECTORY {
         return rule(format!("its directory of {size} bytes is longer than {MAX_DIRECTORY}"));
     }
+    if members > MAX_MEMBERS {
+        return rule(format!("it has {members} members, more than {MAX_MEMBERS}"));
+    }
     Ok(Directory { bytes: start..position, members })
 }
 
@@ -215,7 +226,7 @@ struct End64 {
 /// The zip64 end record, whose locator stands right before the end record if there is one.
 fn end64(file: &Storage, end: u64) -> Checked<Option<End64>> {
     let Some(at) = end.checked_sub(LOCATOR64_BYTES) else { return Ok(None) };
-    let bytes = file.read(at..end)?;
+    let bytes = file.copy(at..end)?;
     if !bytes.starts_with(LOCATOR64) {
         return Ok(None);
     }
@@ -225,7 +236,7 @@ fn end64(file: &Storage, end: u64) -> Checked<Option<End64>> {
     if position.checked_add(END64_BYTES) != Some(at) {
         return rule(format!("its zip64 end record should be at byte {position}, which is the wrong place"));
     }
-    let bytes = file.read(position..at)?;
+    let bytes = file.copy(position..at)?;
     let mut record = Record { bytes: &bytes, what: "its zip64 end record" };
     record.signature(END64)?;
     let length = record.u64()?;
@@ -310,7 +321,7 @@ fn local(file: &Storage, central: &Central, limit: u64) -> Checked<Range<u64>> {
     };
     let fixed_end =
         central.header.checked_add(LOCAL_BYTES).filter(|end| *end <= limit).ok_or_else(outside)?;
-    let bytes = file.read(central.header..fixed_end)?;
+    let bytes = file.copy(central.header..fixed_end)?;
     let mut record = Record { bytes: &bytes, what: "a local header" };
     if record.take(4)? != SIGNATURE {
         return rule(format!("the member `{name}` has no local header at byte {}", central.header));
@@ -327,7 +338,7 @@ fn local(file: &Storage, central: &Central, limit: u64) -> Checked<Range<u64>> {
         let unknown = flags & SIZES_BEHIND != 0 && local == 0;
         unknown || local == u32::MAX || u64::from(local) == size
     };
-    let agrees = *file.read(fixed_end..name_end)? == *central.name.as_bytes()
+    let agrees = file.copy(fixed_end..name_end)? == central.name.as_bytes()
         && method == central.method
         && flags & (ENCRYPTED | SIZES_BEHIND) == central.flags & (ENCRYPTED | SIZES_BEHIND)
         && same_size(compressed, central.compressed)
@@ -365,158 +376,4 @@ pub(super) fn is_archive(head: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn le(parts: &[(u64, usize)]) -> Vec<u8> {
-        parts.iter().flat_map(|(value, count)| value.to_le_bytes().into_iter().take(*count)).collect()
-    }
-
-    /// An archive of stored members, with the offset of each part: headers, directory, end.
-    fn archive(members: &[(&str, &[u8])]) -> (Vec<u8>, Vec<usize>) {
-        let (mut bytes, mut directory, mut borders) = (Vec::new(), Vec::new(), Vec::new());
-        for (name, data) in members {
-            let (name_length, size) = (name.len() as u64, data.len() as u64);
-            let at = bytes.len() as u64;
-            borders.push(bytes.len());
-            bytes.extend_from_slice(SIGNATURE);
-            let common =
-                [(20, 2), (0, 2), (0, 2), (0, 4), (7, 4), (size, 4), (size, 4), (name_length, 2), (0, 2)];
-            bytes.extend(le(&common));
-            bytes.extend_from_slice(name.as_bytes());
-            borders.push(bytes.len());
-            bytes.extend_from_slice(data);
-            directory.extend_from_slice(CENTRAL);
-            directory.extend(le(&[(20, 2)]));
-            directory.extend(le(&common));
-            directory.extend(le(&[(0, 8), (0, 2), (at, 4)]));
-            directory.extend_from_slice(name.as_bytes());
-        }
-        let start = bytes.len();
-        borders.push(start);
-        bytes.extend_from_slice(&directory);
-        borders.push(bytes.len());
-        let (count, size) = (members.len() as u64, directory.len() as u64);
-        bytes.extend_from_slice(END);
-        bytes.extend(le(&[(0, 4), (count, 2), (count, 2), (size, 4), (start as u64, 4), (0, 2)]));
-        (bytes, borders)
-    }
-
-    fn listed(bytes: &[u8]) -> Result<Vec<Entry>> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.zip");
-        std::fs::write(&path, bytes).unwrap();
-        let mapped = entries(&Storage::open(&path, true)?);
-        let read = entries(&Storage::open(&path, false)?);
-        assert_eq!(format!("{mapped:?}"), format!("{read:?}"));
-        mapped
-    }
-
-    fn refused(bytes: &[u8], part: &str) {
-        let message = listed(bytes).unwrap_err().to_string();
-        assert!(message.contains(part), "{message:?} does not say {part:?}");
-    }
-
-    #[test]
-    fn members_are_found_where_they_lie() {
-        let (bytes, borders) = archive(&[("d/", b""), ("d/a.npy", b"alpha"), ("b", b"")]);
-        let found = listed(&bytes).unwrap();
-        let names: Vec<&str> = found.iter().map(|e| e.name.as_str()).collect();
-        assert_eq!(names, ["d/a.npy", "b"]);
-        assert_eq!(found[0].data, borders[3] as u64..borders[3] as u64 + 5);
-        assert_eq!((found[0].method, found[0].uncompressed, found[0].crc32), (Method::Stored, 5, 7));
-        assert_eq!(listed(&archive(&[]).0).unwrap(), []);
-    }
-
-    #[test]
-    fn a_comment_may_follow() {
-        let (mut bytes, _) = archive(&[("a", b"alpha")]);
-        let length = bytes.len();
-        bytes[length - 2] = 3;
-        bytes.extend_from_slice(b"abc");
-        assert_eq!(listed(&bytes).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn every_truncation_is_refused() {
-        let (bytes, _) = archive(&[("a", b"alpha"), ("b", b"beta")]);
-        for length in 1..bytes.len() {
-            assert!(listed(&bytes[..length]).is_err(), "{length} bytes are accepted");
-        }
-    }
-
-    #[test]
-    fn broken_rules_are_named() {
-        let (bytes, borders) = archive(&[("a", b"alpha"), ("b", b"beta")]);
-        let (second, directory, end) = (borders[2], borders[4], borders[5]);
-        let with = |at: usize, new: &[u8]| {
-            let mut bytes = bytes.clone();
-            bytes[at..at + new.len()].copy_from_slice(new);
-            bytes
-        };
-        refused(&archive(&[("a", b""), ("a", b"")]).0, "two members named `a`");
-        refused(&[&b"junk"[..], &bytes].concat(), "its end record is at byte");
-        refused(&with(end + 8, &[3, 0, 3, 0]), "lists 2 members, but should list 3");
-        refused(&with(end + 8, &[1, 0]), "archive of several");
-        refused(&with(directory + 8, &[1]), "`a` is encrypted");
-        refused(&with(directory + 10, &[12]), "contradicts the directory");
-        refused(&with(directory + 24, &[4]), "contradicts the directory");
-        refused(&with(directory + 20, &[0xff, 0xff, 0xff, 0x7f]), "lies outside");
-        refused(&with(directory + 20, &[0xff; 4]), "a zip64 field is cut off");
-        refused(&with(directory + 42, &[1]), "no local header at byte 1");
-        refused(&with(second + 30, b"c"), "contradicts the directory");
-        refused(&with(directory + 46, &[0xff]), "a member's name is empty or no text");
-        refused(&with(directory, b"x"), "no signature");
-        refused(&with(directory + 30, &[200]), "cut off");
-        // Two entries for the same bytes, under names that their local header cannot both have.
-        let same = with(directory + 47 + 42, &[0, 0, 0, 0]);
-        refused(&same, "contradicts the directory");
-        let deflated = {
-            let mut bytes = with(directory + 10, &[8]);
-            bytes[8] = 8;
-            bytes
-        };
-        assert_eq!(listed(&deflated).unwrap()[0].method, Method::Deflated);
-    }
-
-    /// A member inside another one's bytes.
-    #[test]
-    fn overlapping_members_are_refused() {
-        let (inner, _) = archive(&[("b", b"beta")]);
-        let (mut bytes, borders) = archive(&[("a", &inner[..35]), ("b", b"beta")]);
-        let place = borders[4] + 47 + 42;
-        bytes[place..place + 4].copy_from_slice(&(borders[1] as u32).to_le_bytes());
-        refused(&bytes, "the member `b` overlaps");
-    }
-
-    #[test]
-    fn zip64_records_are_read_and_checked() {
-        let (bytes, borders) = archive(&[("a", b"alpha")]);
-        let (start, end) = (borders[2] as u64, borders[3]);
-        let size = end as u64 - start;
-        let large = |position: u64, members: u64, length: u64| {
-            let mut out = bytes[..end].to_vec();
-            out.extend_from_slice(END64);
-            out.extend(le(&[
-                (length, 8),
-                (45, 2),
-                (45, 2),
-                (0, 8),
-                (members, 8),
-                (members, 8),
-                (size, 8),
-                (start, 8),
-            ]));
-            out.extend_from_slice(LOCATOR64);
-            out.extend(le(&[(0, 4), (position, 8), (1, 4)]));
-            out.extend_from_slice(END);
-            out.extend(le(&[(0, 4), (u64::MAX, 2), (u64::MAX, 2), (u64::MAX, 4), (u64::MAX, 4), (0, 2)]));
-            out
-        };
-        assert_eq!(listed(&large(end as u64, 1, 44)).unwrap().len(), 1);
-        refused(&large(end as u64 + 1, 1, 44), "the wrong place");
-        refused(&large(u64::MAX, 1, 44), "the wrong place");
-        refused(&large(end as u64, 2, 44), "lists 1 members, but should list 2");
-        refused(&large(end as u64, 1, u64::MAX), "claims 18446744073709551615 bytes");
-    }
-}
+mod tests;

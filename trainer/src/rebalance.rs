@@ -1,0 +1,177 @@
+//! A run from its options to its result.
+
+use evenkeel::balance::{BaseRate, warmup_steps};
+use evenkeel::rebalance::options::{Balance, Options, OptimizerKind};
+use evenkeel::{Checkpoint, OpenOptions, Report, Silent, analyze};
+use tch::{Cuda, Device};
+
+use crate::error::{Error, Result};
+use crate::optimizer::{AdafactorSettings, AdamSettings, Optimizer, SamSettings, Settings, SgdSettings};
+use crate::output::Output;
+use crate::summary::{self, Summary};
+use crate::text::Text;
+use crate::training::{self, Balancer, Finished, Problem, Run, Setting, steps_per_epoch};
+
+/// Does what the options ask for; whether the target was reached, or none was given.
+///
+/// # Errors
+/// Any of [`Error`].
+pub fn rebalance(options: &Options) -> Result<bool> {
+    let output = Output::check(&options.output, &options.model, options.resume)?;
+    let device = device(&options.training.device)?;
+    if options.training.threads > 0 {
+        tch::set_num_threads(i32::try_from(options.training.threads).unwrap_or(i32::MAX));
+    }
+    let mut balance = options.balance.clone();
+    balance.analysis.threads = options.training.threads;
+    let (text, notes) = Text::open(options, device)?;
+    for note in &notes {
+        eprintln!("{note}");
+    }
+    let rate = base_rate(options, text.examples());
+    // Of the weights as they are read: a resumed run compares with the same start.
+    let before = training::report(&text, &balance)?;
+    let setting = Setting {
+        options: &balance,
+        rate,
+        target: options.stop.target,
+        max_metric_drop: options.stop.max_metric_drop,
+        wait: balance.wait.unwrap_or(!device.is_cuda()),
+    };
+    if options.stop.target.is_some() && before.summary.alpha_std.is_none() {
+        return Err(Error::Option(
+            "the model has no alpha STD to bring down: fewer than two blocks have an alpha.".to_owned(),
+        ));
+    }
+    if options.dry_run {
+        return plan(options, &text, &Balancer::start(&text, &setting, &before)?, rate, device).map(|()| true);
+    }
+    output.create()?;
+    let finished = train(options, &text, &setting, &before, &output)?;
+    conclude(options, &balance, &before, &finished, &output)
+}
+
+/// Trains from the start, or from where the run was stopped.
+fn train(
+    options: &Options,
+    text: &Text,
+    setting: &Setting,
+    before: &Report,
+    output: &Output,
+) -> Result<Finished> {
+    let directory = output.training();
+    let settings = training::Settings {
+        training: &options.training,
+        stop: &options.stop,
+        keep: options.result,
+        rate: setting.rate,
+        directory: &directory,
+        quiet: options.quiet,
+    };
+    if options.resume
+        && let Some(run) = Run::resume(settings, text, optimizer(options), setting)?
+    {
+        return run.finish();
+    }
+    let balancer = Balancer::start(text, setting, before)?;
+    Run::start(settings, text, optimizer(options), balancer)?.finish()
+}
+
+/// Puts the result in its place, looks at it as anybody else would, and reports.
+fn conclude(
+    options: &Options,
+    balance: &Balance,
+    before: &Report,
+    finished: &Finished,
+    output: &Output,
+) -> Result<bool> {
+    output.install(&finished.model)?;
+    let checkpoint = Checkpoint::open(output.directory(), &OpenOptions::default())?;
+    let after = analyze(&checkpoint, &balance.analysis, &Silent)?;
+    let summary = Summary::new(options, finished, before, &after);
+    let json = serde_json::to_vec_pretty(&summary).map_err(|e| Error::io("write", output.directory())(e.into()))?;
+    output.write_report(&json)?;
+    println!("{}", summary.table());
+    println!("The result is {}.", output.directory().display());
+    Ok(options.stop.target.is_none() || finished.stopped.reached_target())
+}
+
+/// `--dry-run`: what would happen.
+fn plan(options: &Options, text: &Text, balancer: &Balancer, rate: BaseRate, device: Device) -> Result<()> {
+    let table = summary::rates(balancer.plan(), &balancer.alphas(), &balancer.factors()?, rate.peak);
+    println!("{table}");
+    if let Some(std) = balancer.alpha_std() {
+        println!("Alpha STD {std:.6}.");
+    }
+    println!(
+        "{} training and {} evaluation examples; {} epochs of {} steps of {} examples: {} steps, {} of them warm-up.",
+        text.examples(),
+        text.evaluation_examples(),
+        options.training.epochs,
+        rate.steps_per_epoch,
+        options.training.batch * options.training.accumulation,
+        rate.steps,
+        rate.warmup_steps
+    );
+    let parameters: usize = text.parameters().iter().map(|parameter| parameter.tensor.numel()).sum();
+    // Weights, gradients, and what the optimizer keeps: in F32.
+    let copies = match options.optimizer.kind {
+        OptimizerKind::AdamW | OptimizerKind::Adam => 4,
+        OptimizerKind::Sgd if options.optimizer.beta1 > 0.0 => 3,
+        OptimizerKind::Adafactor | OptimizerKind::Sgd => 2,
+    } + usize::from(options.optimizer.sam.is_some());
+    println!(
+        "{:.1} million parameters: {:.0} MB for weights, gradients and the optimizer on {device:?}, and what a batch takes.",
+        parameters as f64 / 1e6,
+        (copies * 4 * parameters) as f64 / 1e6
+    );
+    Ok(())
+}
+
+fn base_rate(options: &Options, examples: usize) -> BaseRate {
+    let steps_per_epoch = steps_per_epoch(examples, &options.training);
+    let steps = steps_per_epoch * options.training.epochs;
+    BaseRate {
+        peak: options.rate.peak,
+        decay: options.rate.decay,
+        warmup_steps: warmup_steps(options.rate.warmup, steps),
+        steps,
+        steps_per_epoch,
+    }
+}
+
+fn optimizer(options: &Options) -> Box<dyn Optimizer> {
+    let numbers = options.optimizer;
+    let (weight_decay, epsilon) = (numbers.weight_decay, numbers.epsilon);
+    let adam = AdamSettings { beta1: numbers.beta1, beta2: numbers.beta2, epsilon, weight_decay };
+    let settings = match numbers.kind {
+        OptimizerKind::AdamW => Settings::AdamW(adam),
+        OptimizerKind::Adam => Settings::Adam(adam),
+        OptimizerKind::Adafactor => {
+            Settings::Adafactor(AdafactorSettings { weight_decay, ..AdafactorSettings::default() })
+        }
+        OptimizerKind::Sgd => Settings::Sgd(SgdSettings { momentum: numbers.beta1, weight_decay }),
+    };
+    settings.build(numbers.sam.map(|sam| SamSettings { rho: sam.rho, adaptive: sam.adaptive }))
+}
+
+/// The device of a name: `auto`, `cpu`, `cuda`, `cuda:N`.
+fn device(name: &str) -> Result<Device> {
+    let (kind, number) = name.split_once(':').unwrap_or((name, "0"));
+    let number = number.parse::<usize>().ok();
+    match (kind, number) {
+        ("auto", _) => Ok(Device::cuda_if_available()),
+        ("cpu", _) => Ok(Device::Cpu),
+        ("cuda", Some(number)) => {
+            let count = usize::try_from(Cuda::device_count()).unwrap_or(0);
+            if number < count {
+                return Ok(Device::Cuda(number));
+            }
+            Err(Error::Option(format!(
+                "--device {name}: libtorch sees {count} GPUs here (a build with `cargo xtask trainer --cuda`, or a \
+                 PyTorch with CUDA in LD_LIBRARY_PATH, is needed to see any)."
+            )))
+        }
+        _ => Err(Error::Option(format!("--device {name}: auto, cpu, cuda or cuda:N."))),
+    }
+}
