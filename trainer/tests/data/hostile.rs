@@ -28,10 +28,10 @@ fn try_all(name: &str, variants: impl Iterator<Item = Vec<u8>>, wanted: [&str; 2
     refused
 }
 
-/// Every beginning of a file, and every byte changed in two ways.
-fn variants(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
-    let beginnings = (0..bytes.len()).map(|end| bytes[..end].to_vec());
-    let changed = (0..bytes.len() * 2).map(|number| {
+/// Every `step`th (odd) of: the beginnings of a file; its bytes, each changed in two ways.
+fn variants(bytes: &[u8], step: usize) -> impl Iterator<Item = Vec<u8>> + '_ {
+    let beginnings = (0..bytes.len()).step_by(step).map(|end| bytes[..end].to_vec());
+    let changed = (0..bytes.len() * 2).step_by(step).map(|number| {
         let mut changed = bytes.to_vec();
         changed[number / 2] ^= [0xff, 0x01][number % 2];
         changed
@@ -42,18 +42,18 @@ fn variants(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
 #[test]
 fn broken_text_files_are_refused_or_read() {
     let lines = "{\"text\": \"caf\u{e9}\", \"label\": 1}\n{\"text\": \"x\", \"label\": \"b\"}\n";
-    assert!(try_all("x.jsonl", variants(lines.as_bytes()), ["text", "label"]) > 100);
+    assert!(try_all("x.jsonl", variants(lines.as_bytes(), 1), ["text", "label"]) > 100);
     let csv = "text,label\n\"caf\u{e9}, \"\"x\"\"\",1\nb,2\n";
-    assert!(try_all("x.csv", variants(csv.as_bytes()), ["text", "label"]) > 30);
+    assert!(try_all("x.csv", variants(csv.as_bytes(), 1), ["text", "label"]) > 30);
     let tsv = "text\tlabel\n\"caf\u{e9}\t1\nb\t2\n";
-    assert!(try_all("x.tsv", variants(tsv.as_bytes()), ["text", "label"]) > 30);
+    assert!(try_all("x.tsv", variants(tsv.as_bytes(), 1), ["text", "label"]) > 30);
 }
 
 #[test]
 fn broken_parquet_files_are_refused_or_read() {
     for (name, wanted) in [("glue", ["sentence", "label"]), ("kinds", ["text", "double"])] {
         let bytes = std::fs::read(fixture(&format!("trainer/data/{name}.parquet"))).unwrap();
-        assert!(try_all("x.parquet", variants(&bytes), wanted) >= bytes.len(), "{name}");
+        assert!(try_all("x.parquet", variants(&bytes, 7), wanted) >= bytes.len() / 7, "{name}");
     }
 }
 

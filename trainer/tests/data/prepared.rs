@@ -59,7 +59,9 @@ fn evaluation_data_has_the_labels_of_the_training_data() {
     let path = folder.path().join("eval.tsv");
     std::fs::write(&path, "text\tlabel\ngood\tpositive\nwell\tneutral\n").unwrap();
     let refused = films(Some(&path), ALL, 64).unwrap_err().to_string();
-    assert!(refused.ends_with("row 2, column `label`: `neutral` is none of the labels `negative`, `positive`."));
+    assert!(
+        refused.ends_with("row 2, column `label`: `neutral` is none of the labels `negative`, `positive`.")
+    );
     std::fs::write(&path, "text\tlabel\ngood\tpositive\nbroken\n").unwrap();
     let prepared = films(Some(&path), ALL, 512).unwrap();
     assert_eq!((prepared.train.len(), prepared.eval.len()), (2000, 1));
