@@ -82,7 +82,7 @@ pub fn reflect<T: Real, S: Simd>(simd: S, tau: T, v: &[T], columns: &mut [T], he
 #[inline(always)]
 fn reflect_four<T: Real, S: Simd>(simd: S, tau: T, v: &[T], columns: [&mut [T]; 4]) {
     let vectors = T::lanes::<S>(v);
-    let done = vectors.len() * size_of::<T::Lanes<S>>() / size_of::<T>();
+    let done = size_of_val(vectors) / size_of::<T>();
     let [a, b, c, d] = columns;
     let ((a, a_rest), (b, b_rest)) = (a.split_at_mut(done), b.split_at_mut(done));
     let ((c, c_rest), (d, d_rest)) = (c.split_at_mut(done), d.split_at_mut(done));
