@@ -75,8 +75,8 @@ fn noise(i: usize, j: usize) -> f64 {
 /// few units where n alone would allow one.
 fn agree(matrix: Dense, what: &str) {
     let n = matrix.rows;
-    let found = FaerEngine.symmetric_eigenvalues(matrix.clone()).unwrap();
-    let expected = LapackEngine::new().symmetric_eigenvalues(matrix).unwrap();
+    let found = FaerEngine.symmetric_eigenvalues(matrix.clone().into()).unwrap();
+    let expected = LapackEngine::new().symmetric_eigenvalues(matrix.into()).unwrap();
     close(&found, &expected, (n as f64).max(8.0), what);
 }
 
@@ -166,7 +166,7 @@ fn known_spectra_of_large_matrices() {
             _ => ((i + 1) as f64).powf(-0.8),
         };
         let mut expected: Vec<f64> = (0..n).map(value).collect();
-        let found = FaerEngine.symmetric_eigenvalues(with_spectrum(&expected)).unwrap();
+        let found = FaerEngine.symmetric_eigenvalues(with_spectrum(&expected).into()).unwrap();
         expected.sort_by(f64::total_cmp);
         close(&found, &expected, n as f64, &format!("kind {kind}"));
     }

@@ -9,17 +9,20 @@
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par, Side};
+use rayon::prelude::*;
 
 use super::gram::{Panel, add_product, for_each_panel};
 use super::{Elements, Parallelism};
 
 /// Vectors in a block.
 const BLOCK: usize = 8;
-/// Passes over W, the first one included: the Krylov space has BLOCK·PASSES dimensions.
+/// Passes over W at most, the first one included: the Krylov space has BLOCK·PASSES dimensions.
 const PASSES: usize = 5;
-/// Where after the second pass the largest Ritz value is below so many times the mean eigenvalue,
-/// nothing stands out: independent random elements stay below 4 (Marchenko and Pastur 1967).
+/// What is below so many times the mean eigenvalue does not stand out: independent random elements
+/// stay below 4 (Marchenko and Pastur 1967).
 const SPIKE: f64 = 4.0;
+/// The search is over where the coupling that is left costs less than this part of the rounding.
+const SETTLED: f64 = 0.125;
 
 /// An invariant subspace of G = WᵀW (or WWᵀ), up to a small coupling with the rest.
 pub(super) struct Deflation {
@@ -47,24 +50,34 @@ impl Deflation {
         let mut basis = Mat::<f64>::zeros(n, 0);
         let mut products = Mat::<f64>::zeros(n, 0);
         let mut next = start(n, block);
+        let mut trace = 0.0;
+        let mut found = None;
         for pass in 0..PASSES {
             if basis.ncols() + block > n {
                 break;
             }
             let fresh = orthonormal(&basis, next)?;
-            let (product, trace) = multiply(matrix, fresh.as_ref(), parallelism);
+            let squares = (pass == 0).then_some(&mut trace);
+            let product = multiply(matrix, fresh.as_ref(), squares, parallelism);
             basis = beside(basis, fresh.as_ref());
             products = beside(products, product.as_ref());
-            if pass == 1 {
-                let largest = ritz(&basis, &products)?.values.first().copied();
-                if !largest.is_some_and(|largest| largest > SPIKE * trace / n as f64) {
-                    return None;
-                }
-            }
             next = product;
+            if pass == 0 {
+                continue;
+            }
+            let ritz = ritz(&basis, &products)?;
+            let mean = trace / n as f64;
+            if !ritz.values.first().is_some_and(|largest| *largest > SPIKE * mean) {
+                return None;
+            }
+            let cut = best_cut(&ritz, cost);
+            let settled = cut.is_some_and(|cut| cut.is_settled(trace, n));
+            found = cut.map(|cut| (ritz, cut.count));
+            if settled {
+                break;
+            }
         }
-        let ritz = ritz(&basis, &products)?;
-        best_cut(&ritz, cost).map(|count| Deflation::of(ritz, count))
+        found.map(|(ritz, count)| Deflation::of(ritz, count))
     }
 
     fn of(ritz: Ritz, count: usize) -> Deflation {
@@ -77,11 +90,10 @@ impl Deflation {
     }
 
     /// P ← (I − V·Vᵀ)·P.
-    pub fn remove_from(&self, panel: &mut Panel<'_>, parallelism: Parallelism) {
+    pub fn remove_from(&self, panel: &mut Panel<'_, f64>, parallelism: Parallelism) {
         let v = self.basis.as_ref();
-        let mut shares = Mat::<f64>::zeros(panel.count, v.ncols());
-        add_product(shares.as_mut(), panel.matrix().transpose(), v.transpose(), 1.0, parallelism);
-        add_product(panel.matrix_mut(), v, shares.as_ref(), -1.0, parallelism);
+        let shares = times(v.transpose(), panel.matrix());
+        add_product(panel.matrix_mut(), v, shares.transpose(), -1.0, parallelism);
     }
 
     /// How far dropping the coupling moves any eigenvalue when the rest stays below `rest`:
@@ -96,18 +108,39 @@ fn coupling_error(coupling: f64, gap: f64) -> f64 {
     if gap > coupling { coupling * coupling / gap } else { coupling }
 }
 
-/// How many of the Ritz pairs to take out so that the sum of the two errors is smallest; `None`
-/// where that is none of them.
-fn best_cut(ritz: &Ritz, cost: f64) -> Option<usize> {
+/// How many of the Ritz pairs are taken out.
+#[derive(Clone, Copy)]
+struct Cut {
+    count: usize,
+    /// The sum of their values.
+    taken: f64,
+    /// The largest Ritz value that is left.
+    outside: f64,
+    /// The error from rounding, and that from the coupling.
+    rounding: f64,
+    coupling: f64,
+}
+
+impl Cut {
+    /// Whether another pass would gain next to nothing.
+    fn is_settled(&self, trace: f64, n: usize) -> bool {
+        let mean = (trace - self.taken) / n as f64;
+        self.outside <= SPIKE * mean && self.coupling <= SETTLED * self.rounding
+    }
+}
+
+/// The cut for which the sum of the two errors is smallest; `None` where that is none at all.
+fn best_cut(ritz: &Ritz, cost: f64) -> Option<Cut> {
     let mut best = (cost * ritz.values.first()?, None);
-    let mut squares = 0.0;
+    let (mut squares, mut taken) = (0.0, 0.0);
     for (i, pair) in ritz.values.windows(2).enumerate() {
         let &[inside, outside] = pair else { break };
         let residual = ritz.residuals.get(i).copied().unwrap_or(f64::INFINITY);
         squares += residual * residual;
-        let error = cost * outside + coupling_error(squares.sqrt(), inside - outside);
-        if error < best.0 {
-            best = (error, Some(i + 1));
+        taken += inside;
+        let (rounding, coupling) = (cost * outside, coupling_error(squares.sqrt(), inside - outside));
+        if rounding + coupling < best.0 {
+            best = (rounding + coupling, Some(Cut { count: i + 1, taken, outside, rounding, coupling }));
         }
     }
     best.1
@@ -124,19 +157,54 @@ fn start(n: usize, count: usize) -> Mat<f64> {
     })
 }
 
-/// G·X and the trace of G, in one pass over W.
-fn multiply(matrix: &dyn Elements, x: MatRef<'_, f64>, parallelism: Parallelism) -> (Mat<f64>, f64) {
+/// G·X in one pass over W; and the trace of G, where it is asked for.
+fn multiply(
+    matrix: &dyn Elements,
+    x: MatRef<'_, f64>,
+    mut trace: Option<&mut f64>,
+    parallelism: Parallelism,
+) -> Mat<f64> {
+    let x = x.transpose().to_owned();
     let mut product = Mat::<f64>::zeros(x.nrows(), x.ncols());
-    let mut trace = 0.0;
-    for_each_panel(matrix, parallelism, |panel| {
+    for_each_panel(matrix, parallelism, |panel: Panel<'_, f64>| {
+        // Xᵀ·P, and then (Xᵀ·P)·Pᵀ.
         let p = panel.matrix();
-        let mut inner = Mat::<f64>::zeros(x.ncols(), panel.count);
-        // Xᵀ·P, and then P·(Xᵀ·P)ᵀ.
-        add_product(inner.as_mut().transpose_mut(), p.transpose(), x.transpose(), 1.0, parallelism);
-        add_product(product.as_mut(), p, inner.as_ref(), 1.0, parallelism);
-        trace += panel.data.iter().map(|v| v * v).sum::<f64>();
+        product += times(times(x.as_ref(), p).as_ref(), p.transpose());
+        if let Some(trace) = &mut trace {
+            **trace += squares(panel.data);
+        }
     });
-    (product, trace)
+    product.transpose().to_owned()
+}
+
+/// S·P for an S of a few rows, in fixed parts, so that P is read in the order in which it lies.
+fn times(s: MatRef<'_, f64>, p: MatRef<'_, f64>) -> Mat<f64> {
+    const TOGETHER: usize = 96;
+    if p.row_stride() == 1 {
+        let mut product = Mat::<f64>::zeros(s.nrows(), p.ncols());
+        let parts = product.par_col_chunks_mut(TOGETHER).zip(p.par_col_chunks(TOGETHER));
+        parts.for_each(|(target, p)| matmul(target, Accum::Replace, s, p, 1.0, Par::Seq));
+        return product;
+    }
+    let mut product = Mat::<f64>::zeros(p.ncols(), s.nrows());
+    let parts = product.par_row_chunks_mut(TOGETHER).zip(p.par_col_chunks(TOGETHER));
+    parts.for_each(|(target, p)| {
+        matmul(target, Accum::Replace, p.transpose(), s.transpose(), 1.0, Par::Seq);
+    });
+    product.transpose().to_owned()
+}
+
+/// The sum of the squares, in fixed parts.
+fn squares(data: &[f64]) -> f64 {
+    let part = |part: &[f64]| {
+        let (eights, rest) = part.as_chunks::<8>();
+        let mut sums = [0.0; 8];
+        for eight in eights {
+            sums.iter_mut().zip(eight).for_each(|(sum, v)| *sum += v * v);
+        }
+        sums.iter().sum::<f64>() + rest.iter().map(|v| v * v).sum::<f64>()
+    };
+    data.par_chunks(1 << 14).map(part).collect::<Vec<f64>>().iter().sum()
 }
 
 /// An orthonormal basis of what `block` adds to `basis`; `None` where it is not finite.

@@ -4,111 +4,154 @@ use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, MatMut, MatRef, Par};
 
-use super::{Dense, Elements, Parallelism, Real};
+use rayon::prelude::*;
 
-/// Elements in a panel: 2 MiB of f64, which stays in the second-level cache of a server core
-/// while every tile of the product reads it, and bounds the memory beside the result.
-const PANEL: usize = 1 << 18;
-/// Tiles below this size are computed by one thread.
-const TILE: usize = 256;
+use super::symmetric::stride;
+use super::{Elements, Parallelism, Real, Symmetric};
 
-/// The lower triangle of the smaller of WᵀW and WWᵀ; the strict upper triangle stays zero.
-pub fn gram(matrix: &dyn Elements, parallelism: Parallelism) -> Dense {
+/// Columns of a panel at most: so deep, a product by tiles comes near the speed of a whole one.
+const DEPTH: usize = 512;
+/// Rows of a tile, which one thread computes: a tile's rows of the panel fit into the second-level
+/// cache of its core while they meet the panel's rows of all its columns.
+const TILE_ROWS: usize = 256;
+/// Columns of a tile at most.
+const TILE_COLUMNS: usize = 512;
+
+/// The smaller of WᵀW and WWᵀ.
+pub fn gram(matrix: &dyn Elements, parallelism: Parallelism) -> Symmetric {
     let n = matrix.rows().min(matrix.cols());
-    let mut product = Dense::zeros(n, n);
+    let mut product = Symmetric::zeros(n);
     for_each_panel(matrix, parallelism, |panel| {
-        let target = MatMut::from_column_major_slice_mut(&mut product.data, n, n);
-        add_lower_product(target, panel.matrix(), panel.matrix(), 1.0, parallelism);
+        add_lower_product(product.as_mut(), panel.matrix(), panel.matrix(), 1.0, parallelism);
     });
     product
 }
 
-/// A part of W in double precision, n × count: so many columns of W where it is wide, so many rows,
+/// A part of W, n × count: so many columns of W where it is wide, so many rows,
 /// transposed, where it is tall. The Gram matrix of the smaller side is the sum of P·Pᵀ.
-pub(super) struct Panel<'a, T = f64> {
+pub(super) struct Panel<'a, T> {
     pub data: &'a mut [T],
+    pub shape: PanelShape,
+}
+
+/// How a panel lies in memory.
+#[derive(Clone, Copy)]
+pub(super) struct PanelShape {
     pub n: usize,
     pub count: usize,
     /// Whether the n elements of a column lie together; else the `count` elements of a row do.
     pub column_major: bool,
+    /// From a column, or a row, to the next.
+    pub stride: usize,
+}
+
+impl PanelShape {
+    fn new<T>(n: usize, count: usize, column_major: bool) -> PanelShape {
+        let stride = if column_major { stride::<T>(n) } else { count };
+        PanelShape { n, count, column_major, stride }
+    }
+
+    /// Elements, with the gaps.
+    fn size(self) -> usize {
+        self.stride * if self.column_major { self.count } else { self.n }
+    }
 }
 
 impl<T: Real> Panel<'_, T> {
     pub fn matrix(&self) -> MatRef<'_, T> {
-        match self.column_major {
-            true => MatRef::from_column_major_slice(self.data, self.n, self.count),
-            false => MatRef::from_row_major_slice(self.data, self.n, self.count),
+        let PanelShape { n, count, column_major, stride } = self.shape;
+        match column_major {
+            true => MatRef::from_column_major_slice_with_stride(self.data, n, count, stride),
+            false => MatRef::from_row_major_slice_with_stride(self.data, n, count, stride),
         }
     }
 
     pub fn matrix_mut(&mut self) -> MatMut<'_, T> {
-        match self.column_major {
-            true => MatMut::from_column_major_slice_mut(self.data, self.n, self.count),
-            false => MatMut::from_row_major_slice_mut(self.data, self.n, self.count),
+        let PanelShape { n, count, column_major, stride } = self.shape;
+        match column_major {
+            true => MatMut::from_column_major_slice_with_stride_mut(self.data, n, count, stride),
+            // faer 0.24.4's from_row_major_slice_with_stride_mut exchanges the strides, and what is
+            // written then lies outside the slice.
+            false => {
+                MatMut::from_column_major_slice_with_stride_mut(self.data, count, n, stride).transpose_mut()
+            }
         }
     }
 }
 
 /// Goes through W panel by panel. The panels depend on the shape alone.
-pub(super) fn for_each_panel(
+pub(super) fn for_each_panel<T: Real>(
     matrix: &dyn Elements,
     parallelism: Parallelism,
-    mut visit: impl FnMut(Panel<'_>),
+    mut visit: impl FnMut(Panel<'_, T>),
 ) {
     let (rows, cols) = (matrix.rows(), matrix.cols());
     let (n, m) = (rows.min(cols), rows.max(cols));
     if n == 0 {
         return;
     }
-    let depth = panel_depth(n, m);
-    let mut buffer = vec![0.0; n * depth];
+    let depth = panel_depth(m);
+    let column_major = rows > cols;
+    let mut buffer = vec![T::zero(); PanelShape::new::<T>(n, depth, column_major).size()];
     for start in (0..m).step_by(depth) {
-        let count = depth.min(m - start);
-        let Some(data) = buffer.get_mut(..n * count) else {
+        let shape = PanelShape::new::<T>(n, depth.min(m - start), column_major);
+        let Some(data) = buffer.get_mut(..shape.size()) else {
             break;
         };
-        let column_major = rows > cols;
-        fill(matrix, start, count, column_major, data, parallelism);
-        visit(Panel { data, n, count, column_major });
+        fill(matrix, start, shape, data, parallelism);
+        visit(Panel { data, shape });
     }
 }
 
-/// Columns of the largest panel.
-pub(super) fn panel_depth(n: usize, m: usize) -> usize {
-    (PANEL / n.max(1)).max(256).min(m)
+/// Columns of the largest panel: all are of nearly the same size.
+fn panel_depth(m: usize) -> usize {
+    m.div_ceil(m.div_ceil(DEPTH))
 }
 
-/// Widens a panel, in parallel strips for a large matrix: rows `start..start + count` of a tall
+/// Elements of the largest panel in double precision.
+pub(super) fn panel_size(matrix: &dyn Elements) -> usize {
+    let (rows, cols) = (matrix.rows(), matrix.cols());
+    PanelShape::new::<f64>(rows.min(cols), panel_depth(rows.max(cols).max(1)), rows > cols).size()
+}
+
+/// Converts a panel, in parallel strips for a large matrix: rows `start..start + count` of a tall
 /// matrix, those columns of a wide one.
-fn fill(
+fn fill<T: Real>(
     matrix: &dyn Elements,
     start: usize,
-    count: usize,
-    tall: bool,
-    panel: &mut [f64],
+    shape: PanelShape,
+    panel: &mut [T],
     parallelism: Parallelism,
 ) {
-    use rayon::prelude::*;
-    let (lines, width) = if tall { (count, matrix.cols()) } else { (matrix.rows(), count) };
-    let copy = |first: usize, strip: &mut [f64]| {
-        let here = first..first + strip.len() / width;
-        if tall {
-            matrix.copy_block(start + here.start..start + here.end, 0..width, strip);
+    let PanelShape { n, count, stride, .. } = shape;
+    let (lines, width) = if shape.column_major { (count, n) } else { (n, count) };
+    let copy = |first: usize, strip: &mut [T]| {
+        if shape.column_major {
+            let (here, rows) = (start + first, strip.len() / stride);
+            let Some(dense) = strip.get_mut(..rows * width) else { return };
+            T::copy_block(matrix, here..here + rows, 0..width, dense);
+            // Rows without gaps at first; now each to its place, the last one first.
+            for i in (1..rows).rev() {
+                strip.copy_within(i * width..(i + 1) * width, i * stride);
+            }
+            for line in strip.chunks_exact_mut(stride) {
+                line.iter_mut().skip(width).for_each(|gap| *gap = T::zero());
+            }
         } else {
-            matrix.copy_block(here, start..start + width, strip);
+            T::copy_block(matrix, first..first + strip.len() / width, start..start + width, strip);
         }
     };
     match parallelism {
         Parallelism::Alone => copy(0, panel),
         Parallelism::Within => {
             let strip = lines.div_ceil(16).max(1);
-            panel.par_chunks_mut(strip * width).enumerate().for_each(|(i, chunk)| copy(i * strip, chunk));
+            panel.par_chunks_mut(strip * stride).enumerate().for_each(|(i, chunk)| copy(i * strip, chunk));
         }
     }
 }
 
-/// C += a·L·Rᵀ on the lower triangle of the square matrix C, halving until the tiles are small. The
-/// tiles are the same whoever computes them, so the result does not depend on the threads.
+/// C += a·L·Rᵀ on the lower triangle of the square matrix C. The tiles are the same whoever computes
+/// them, so the result does not depend on the threads.
 pub(super) fn add_lower_product<T: Real>(
     target: MatMut<'_, T>,
     left: MatRef<'_, T>,
@@ -116,37 +159,25 @@ pub(super) fn add_lower_product<T: Real>(
     factor: T,
     parallelism: Parallelism,
 ) {
-    let n = target.nrows();
-    if n <= TILE || parallelism == Parallelism::Alone {
-        triangular::matmul(
-            target,
-            BlockStructure::TriangularLower,
-            Accum::Add,
-            left,
-            BlockStructure::Rectangular,
-            right.transpose(),
-            BlockStructure::Rectangular,
-            factor,
-            Par::Seq,
-        );
-        return;
+    if parallelism == Parallelism::Alone {
+        let all = Tile { row: 0, column: 0, diagonal: true, part: target };
+        return all.add(left, right, factor);
     }
-    let half = n / 2;
-    let (top, _, corner, bottom) = target.split_at_mut(half, half);
-    let (left_top, left_bottom) = left.split_at_row(half);
-    let (right_top, right_bottom) = right.split_at_row(half);
-    rayon::join(
-        || {
-            rayon::join(
-                || add_lower_product(top, left_top, right_top, factor, parallelism),
-                || add_lower_product(bottom, left_bottom, right_bottom, factor, parallelism),
-            )
-        },
-        || add_product(corner, left_bottom, right_top, factor, parallelism),
-    );
+    let mut tiles = Vec::new();
+    for (row, strip) in strips(target) {
+        // Left of the diagonal, and on it.
+        let (before, after) = strip.split_at_col_mut(row);
+        let size = after.nrows();
+        push_tiles(&mut tiles, row, before);
+        let part = after.subcols_mut(0, size);
+        tiles.push(Tile { row, column: row, diagonal: true, part });
+    }
+    // The longest strips first.
+    tiles.reverse();
+    tiles.into_par_iter().with_max_len(1).for_each(|tile| tile.add(left, right, factor));
 }
 
-/// C += a·L·Rᵀ, halving the longer side of C until the tiles are small.
+/// C += a·L·Rᵀ, in tiles, too.
 pub(super) fn add_product<T: Real>(
     target: MatMut<'_, T>,
     left: MatRef<'_, T>,
@@ -154,29 +185,77 @@ pub(super) fn add_product<T: Real>(
     factor: T,
     parallelism: Parallelism,
 ) {
-    let (rows, cols) = (target.nrows(), target.ncols());
-    if rows.max(cols) <= TILE || parallelism == Parallelism::Alone {
-        matmul(target, Accum::Add, left, right.transpose(), factor, Par::Seq);
-    } else if rows >= cols {
-        let (a, b) = target.split_at_row_mut(rows / 2);
-        let (l, m) = left.split_at_row(rows / 2);
-        rayon::join(
-            || add_product(a, l, right, factor, parallelism),
-            || add_product(b, m, right, factor, parallelism),
+    if parallelism == Parallelism::Alone {
+        let all = Tile { row: 0, column: 0, diagonal: false, part: target };
+        return all.add(left, right, factor);
+    }
+    let mut tiles = Vec::new();
+    for (row, strip) in strips(target) {
+        push_tiles(&mut tiles, row, strip);
+    }
+    tiles.into_par_iter().with_max_len(1).for_each(|tile| tile.add(left, right, factor));
+}
+
+/// A part of C, and where it is.
+struct Tile<'a, T> {
+    row: usize,
+    column: usize,
+    /// Whether it is square, and only its lower triangle is wanted.
+    diagonal: bool,
+    part: MatMut<'a, T>,
+}
+
+impl<T: Real> Tile<'_, T> {
+    fn add(self, left: MatRef<'_, T>, right: MatRef<'_, T>, factor: T) {
+        let left = left.subrows(self.row, self.part.nrows());
+        let right = right.subrows(self.column, self.part.ncols()).transpose();
+        if !self.diagonal {
+            return matmul(self.part, Accum::Add, left, right, factor, Par::Seq);
+        }
+        triangular::matmul(
+            self.part,
+            BlockStructure::TriangularLower,
+            Accum::Add,
+            left,
+            BlockStructure::Rectangular,
+            right,
+            BlockStructure::Rectangular,
+            factor,
+            Par::Seq,
         );
-    } else {
-        let (a, b) = target.split_at_col_mut(cols / 2);
-        let (r, s) = right.split_at_row(cols / 2);
-        rayon::join(
-            || add_product(a, left, r, factor, parallelism),
-            || add_product(b, left, s, factor, parallelism),
-        );
+    }
+}
+
+/// Strips of rows, each with its first row.
+fn strips<T: Real>(target: MatMut<'_, T>) -> Vec<(usize, MatMut<'_, T>)> {
+    let (mut rest, mut row) = (target, 0);
+    let mut strips = Vec::new();
+    while rest.nrows() > 0 {
+        let count = TILE_ROWS.min(rest.nrows());
+        let (strip, others) = rest.split_at_row_mut(count);
+        strips.push((row, strip));
+        row += count;
+        rest = others;
+    }
+    strips
+}
+
+/// The tiles of a strip.
+fn push_tiles<'a, T: Real>(tiles: &mut Vec<Tile<'a, T>>, row: usize, strip: MatMut<'a, T>) {
+    let (mut rest, mut column) = (strip, 0);
+    while rest.ncols() > 0 {
+        let count = TILE_COLUMNS.min(rest.ncols());
+        let (part, others) = rest.split_at_col_mut(count);
+        tiles.push(Tile { row, column, diagonal: false, part });
+        column += count;
+        rest = others;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spectrum::Dense;
 
     /// Small integers: every product and sum is exact, so that the comparison can be, too.
     fn integers(rows: usize, cols: usize) -> Dense {
@@ -195,14 +274,14 @@ mod tests {
             for parallelism in [Parallelism::Alone, Parallelism::Within] {
                 let g = gram(&w, parallelism);
                 let n = rows.min(cols);
-                assert_eq!((g.rows, g.cols), (n, n));
+                assert_eq!(g.n(), n);
                 for (i, j) in (0..n).flat_map(|j| (j..n).map(move |i| (i, j))).step_by(7) {
                     let exact: f64 = if rows > cols {
                         (0..rows).map(|r| at(r, i) * at(r, j)).sum()
                     } else {
                         (0..cols).map(|c| at(i, c) * at(j, c)).sum()
                     };
-                    assert_eq!(g.data[i + j * n], exact, "({i}, {j}) of {rows}x{cols}");
+                    assert_eq!(g.column(j)[i - j], exact, "({i}, {j}) of {rows}x{cols}");
                 }
             }
         }

@@ -4,7 +4,7 @@
 use nalgebra::DMatrix;
 use nalgebra_lapack::{QR, QrDecomposition, SVD, SymmetricEigen};
 
-use super::{Dense, Engine, NoConvergence, Parallelism};
+use super::{Dense, Engine, NoConvergence, Parallelism, Symmetric};
 
 #[link(name = "openblas")]
 unsafe extern "C" {
@@ -30,13 +30,16 @@ impl Engine for LapackEngine {
         "lapack"
     }
 
-    fn symmetric_eigenvalues(&self, matrix: Dense) -> Result<Vec<f64>, NoConvergence> {
-        if matrix.rows == 0 {
+    fn symmetric_eigenvalues(&self, matrix: Symmetric) -> Result<Vec<f64>, NoConvergence> {
+        if matrix.n() == 0 {
             return Ok(Vec::new());
         }
-        let mut matrix = DMatrix::from_vec(matrix.rows, matrix.cols, matrix.data);
-        matrix.fill_upper_triangle_with_lower_triangle();
-        let values = SymmetricEigen::try_new(matrix).ok_or(NoConvergence)?;
+        let mut full: DMatrix<f64> = DMatrix::zeros(matrix.n(), matrix.n());
+        for (j, mut column) in full.column_iter_mut().enumerate() {
+            column.iter_mut().skip(j).zip(matrix.column(j)).for_each(|(to, from)| *to = *from);
+        }
+        full.fill_upper_triangle_with_lower_triangle();
+        let values = SymmetricEigen::try_new(full).ok_or(NoConvergence)?;
         let values = values.eigenvalues;
         Ok(sorted(values.as_slice()))
     }

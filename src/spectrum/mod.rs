@@ -19,12 +19,11 @@ mod lapack_engine;
 mod low_rank;
 mod real;
 mod single;
+mod symmetric;
 mod tridiagonal;
 mod two_stage;
 
 use std::ops::Range;
-
-use faer::MatMut;
 
 pub use complex::ComplexEmbedding;
 pub use faer_engine::FaerEngine;
@@ -34,6 +33,7 @@ pub use lapack_engine::LapackEngine;
 pub use low_rank::product_singular_values;
 pub(crate) use low_rank::reduced;
 pub use real::Real;
+pub use symmetric::Symmetric;
 pub use tridiagonal::{bidiagonal_singular_values, tridiagonal_eigenvalues};
 
 /// A matrix that can be copied out block by block; it need not exist in memory as `f64`.
@@ -84,11 +84,6 @@ impl<T: Real> Dense<T> {
     /// All zeros.
     pub fn zeros(rows: usize, cols: usize) -> Dense<T> {
         Dense { data: vec![T::zero(); rows * cols], rows, cols }
-    }
-
-    /// As the dense kernels take it.
-    fn as_mut(&mut self) -> MatMut<'_, T> {
-        MatMut::from_column_major_slice_mut(&mut self.data, self.rows, self.cols)
     }
 }
 
@@ -195,21 +190,20 @@ pub trait Engine: Sync {
     /// The name on the command line.
     fn name(&self) -> &'static str;
 
-    /// Eigenvalues of a symmetric n × n matrix of which the lower triangle is filled; ascending.
+    /// Eigenvalues of a symmetric matrix; ascending.
     /// A large matrix may use the other threads of the rayon pool.
     ///
     /// # Errors
     /// [`NoConvergence`].
-    fn symmetric_eigenvalues(&self, matrix: Dense) -> Result<Vec<f64>, NoConvergence>;
+    fn symmetric_eigenvalues(&self, matrix: Symmetric) -> Result<Vec<f64>, NoConvergence>;
 
     /// As [`symmetric_eigenvalues`](Self::symmetric_eigenvalues), in single precision where the
     /// engine has it.
     ///
     /// # Errors
     /// [`NoConvergence`].
-    fn single_precision_eigenvalues(&self, matrix: Dense<f32>) -> Result<Vec<f64>, NoConvergence> {
-        let data = matrix.data.into_iter().map(f64::from).collect();
-        self.symmetric_eigenvalues(Dense { data, rows: matrix.rows, cols: matrix.cols })
+    fn single_precision_eigenvalues(&self, matrix: Symmetric<f32>) -> Result<Vec<f64>, NoConvergence> {
+        self.symmetric_eigenvalues(matrix.convert())
     }
 
     /// Singular values of a matrix with rows ≥ cols; ascending.
@@ -293,8 +287,8 @@ pub fn spectrum<E: Elements>(
 
 /// Whether the squared norms on the diagonal are finite and the largest is far from the ends of
 /// the range. An element that is not finite makes its diagonal element so, too.
-fn in_range<T: Real>(product: &Dense<T>, safe: Range<f64>) -> bool {
-    let diagonal = || product.data.iter().step_by(product.rows + 1).map(|v| v.widen());
+fn in_range<T: Real>(product: &Symmetric<T>, safe: Range<f64>) -> bool {
+    let diagonal = || product.diagonal().map(T::widen);
     let largest = diagonal().fold(0.0, |max: f64, v| max.max(v));
     diagonal().all(f64::is_finite) && safe.contains(&largest)
 }

@@ -8,7 +8,7 @@
 // Indices run over slices of one length that the functions cut themselves; no input reaches them.
 #![allow(clippy::indexing_slicing)]
 
-use super::NoConvergence;
+use super::{NoConvergence, power_of_two_for};
 
 /// Iterations allowed per eigenvalue; below two are usual.
 const MAX_ITERATIONS: usize = 30;
@@ -16,13 +16,17 @@ const MAX_ITERATIONS: usize = 30;
 /// Eigenvalues, ascending, of the matrix with this diagonal and with `below[i]` between elements
 /// `i` and `i + 1`; `below` is at least `diagonal.len() − 1` long.
 ///
-/// The numbers must be finite, and their squares must neither overflow nor vanish: scale first.
+/// The numbers must be finite.
 ///
 /// # Errors
 /// [`NoConvergence`] where the iteration does not end, which finite input has not been seen to do.
 pub fn tridiagonal_eigenvalues(mut diagonal: Vec<f64>, below: &[f64]) -> Result<Vec<f64>, NoConvergence> {
     let n = diagonal.len();
-    let mut squares: Vec<f64> = below.iter().take(n.saturating_sub(1)).map(|e| e * e).collect();
+    let below = below.iter().take(n.saturating_sub(1));
+    let largest = diagonal.iter().chain(below.clone()).fold(0.0, |max: f64, v| max.max(v.abs()));
+    let scale = power_of_two_for(largest);
+    diagonal.iter_mut().for_each(|d| *d *= scale);
+    let mut squares: Vec<f64> = below.map(|e| (e * scale) * (e * scale)).collect();
     squares.resize(n, 0.0);
     let mut start = 0;
     while start < n {
@@ -36,6 +40,7 @@ pub fn tridiagonal_eigenvalues(mut diagonal: Vec<f64>, below: &[f64]) -> Result<
     if diagonal.iter().any(|v| !v.is_finite()) {
         return Err(NoConvergence);
     }
+    diagonal.iter_mut().for_each(|d| *d /= scale);
     diagonal.sort_by(f64::total_cmp);
     Ok(diagonal)
 }
@@ -104,6 +109,10 @@ fn unreduced_eigenvalues(d: &mut [f64], e: &mut [f64]) -> Result<(), NoConvergen
 }
 
 /// One QL sweep with Wilkinson's shift; `e` holds squares.
+///
+/// A step needs the one before: what counts is how long one takes. The usual formulas,
+/// γ' = c·(α − σ) − s·γ and p' = γ'²/c with c = p/r and s = e²/r, divide twice in a row. With
+/// g = p·(α − σ) − e²·γ they are γ' = g/r and p' = g²/(r·p), one division deep.
 fn sweep(d: &mut [f64], e: &mut [f64]) {
     let n = d.len();
     let root = e[0].sqrt();
@@ -119,16 +128,29 @@ fn sweep(d: &mut [f64], e: &mut [f64]) {
             e[i + 1] = s * r;
         }
         let (old_c, old_gamma) = (c, gamma);
-        c = p / r;
-        s = square / r;
-        let alpha = d[i];
-        gamma = c * (alpha - shift) - s * old_gamma;
-        d[i + 1] = old_gamma + (alpha - gamma);
-        p = if c == 0.0 { old_c * square } else { gamma * gamma / c };
+        let inverse = 1.0 / r;
+        let offset = d[i] - shift;
+        let numerator = p * offset - square * old_gamma;
+        let (above, beneath) = (numerator * numerator, r * p);
+        if above > TINY && beneath > TINY {
+            c = p * inverse;
+            s = square * inverse;
+            gamma = numerator * inverse;
+            p = above / beneath;
+        } else {
+            c = p / r;
+            s = square / r;
+            gamma = c * offset - s * old_gamma;
+            p = if c == 0.0 { old_c * square } else { gamma * gamma / c };
+        }
+        d[i + 1] = old_gamma + (d[i] - gamma);
     }
     e[0] = s * p;
     d[0] = shift + gamma;
 }
+
+/// Products below this, of matrices of norm one, may have lost digits to underflow.
+const TINY: f64 = 1e-200;
 
 /// Eigenvalues (smaller absolute value first) of [[a, b], [b, c]] with `square` = b², without
 /// cancellation in the smaller one.

@@ -8,30 +8,37 @@
 use faer::linalg::matmul::matmul;
 use faer::reborrow::{Reborrow, ReborrowMut};
 use faer::{Accum, Mat, MatMut, MatRef, Par};
+use pulp::Simd;
 
-use super::kernels::{Work, axpy, dot, reflector, vectorised};
+use super::kernels::{Work, reflect, reflector, vectorised};
 use super::pass;
 use crate::spectrum::gram::{add_lower_product, add_product};
-use crate::spectrum::{Dense, Parallelism, Real};
+use crate::spectrum::{Parallelism, Real, Symmetric};
 
-/// Reduces the lower triangle of `matrix` to a band of `bandwidth` subdiagonals, in place. What
+/// Reduces `matrix` to a band of `bandwidth` subdiagonals, in place. What
 /// lies below the band afterwards is left over and means nothing.
 ///
 /// The matrix is too large for any cache, so that each pass over it costs. The transformation of a
 /// panel needs A·V first and changes A afterwards: two passes. Here the change waits until the next
 /// panel's V is known (only that panel's own columns are changed at once), and both are done in one.
-pub(super) fn reduce<T: Real>(matrix: &mut Dense<T>, bandwidth: usize) {
-    let n = matrix.rows;
+pub(super) fn reduce<T: Real>(matrix: &mut Symmetric<T>, bandwidth: usize) {
+    let n = matrix.n();
     let mut whole = matrix.as_mut();
     let mut waiting: Option<Update<T>> = None;
+    let mut scratch = Vec::new();
     let mut first = 0;
     while first + bandwidth + 1 < n {
         let below = first + bandwidth;
         let panel = Columns::copy(whole.rb(), first, below, bandwidth).factor();
         panel.store(whole.rb_mut(), first, below);
         let mut rest = whole.rb_mut().submatrix_mut(below, below, n - below, n - below);
-        let product = pass::transform_and_multiply(rest.rb_mut(), waiting.as_ref(), panel.vectors.as_ref());
-        let update = Update::of(product, &panel);
+        let product = pass::transform_and_multiply(
+            rest.rb_mut(),
+            waiting.as_ref(),
+            panel.vectors.as_ref(),
+            &mut scratch,
+        );
+        let update = Update::of(product.transpose(), &panel);
         let columns = bandwidth.min(n - below);
         update.apply_to_columns(rest.subcols_mut(0, columns));
         waiting = Some(update.without_first(columns));
@@ -110,15 +117,12 @@ struct Factor<'a, T> {
 
 impl<T: Real> Work for Factor<'_, T> {
     #[inline(always)]
-    fn run(self) {
+    fn run<S: Simd>(self, simd: S) {
         for (j, (tau, diagonal)) in self.taus.iter_mut().zip(self.diagonal).enumerate() {
             let (done, rest) = self.data.split_at_mut((j + 1) * self.rows);
             let vector = &mut done[j * self.rows + j..];
             (*tau, *diagonal) = reflector(vector);
-            for column in rest.chunks_exact_mut(self.rows) {
-                let column = &mut column[j..];
-                axpy(-*tau * dot(vector, column), vector, column);
-            }
+            reflect(simd, *tau, vector, rest, self.rows);
         }
     }
 }
@@ -134,12 +138,12 @@ pub(super) struct Update<T: Real> {
 
 impl<T: Real> Update<T> {
     /// From A·V.
-    fn of(product: Mat<T>, panel: &Panel<T>) -> Update<T> {
+    fn of(product: MatRef<'_, T>, panel: &Panel<T>) -> Update<T> {
         let (v, t) = (panel.vectors.as_ref(), panel.block.as_ref());
         let (rows, count) = (v.nrows(), v.ncols());
         let (mut left, mut right) = (Mat::<T>::zeros(rows, 2 * count), Mat::<T>::zeros(rows, 2 * count));
         let mut w = right.as_mut().subcols_mut(0, count);
-        add_product(w.rb_mut(), product.as_ref(), t.transpose(), T::one(), Parallelism::Within);
+        add_product(w.rb_mut(), product, t.transpose(), T::one(), Parallelism::Within);
         let mut inner = Mat::<T>::zeros(count, count);
         matmul(inner.as_mut(), Accum::Replace, v.transpose(), w.rb(), T::one(), Par::Seq);
         let mut outer = Mat::<T>::zeros(count, count);

@@ -4,18 +4,24 @@
 //!
 //! A sweep's steps march down the band, and the next sweep may follow three steps behind without
 //! touching the same columns. So at any time many sweeps are under way, each at a place of its own:
-//! a wavefront, whose members are independent.
+//! a wavefront, whose members are independent. A task takes several sweeps along, one close behind
+//! the other, so that they find the same part of the band in the cache.
 
 // Offsets run inside blocks whose sizes are computed here; no input reaches them.
 #![allow(clippy::indexing_slicing)]
 
+use pulp::Simd;
+
+use super::block::{BLOCK, Context, masks};
 use super::kernels::{Work, axpy, dot, reflector, vectorised};
-use crate::spectrum::{Dense, Real};
+use crate::spectrum::{Real, Symmetric};
 
 /// Steps between a sweep and the next: 3·b − 1 columns, more than the 2·b that a step touches.
 const LAG: usize = 3;
-/// Steps that one thread takes before it is worth while to share them.
-const LEAF: usize = 6;
+/// Sweeps that a task takes along.
+const GROUP: usize = 4;
+/// Steps of each of them that it takes: with so many, groups may be two such pieces apart.
+const PIECE: usize = LAG * GROUP;
 
 /// The lower triangle of a symmetric band matrix, column by column from the diagonal down, with
 /// room for the bulges: element (i, j) is `data[(i − j) + j·height]`, 0 ≤ i − j < height = 2·b.
@@ -26,14 +32,14 @@ pub(super) struct Banded<T> {
 }
 
 impl<T: Real> Banded<T> {
-    /// Copies the band out of a matrix whose lower triangle is filled.
-    pub fn from_lower(matrix: &Dense<T>, bandwidth: usize) -> Banded<T> {
-        let n = matrix.rows;
+    /// Copies the band out of a matrix.
+    pub fn of(matrix: &Symmetric<T>, bandwidth: usize) -> Banded<T> {
+        let n = matrix.n();
         let height = 2 * bandwidth;
         let mut data = vec![T::zero(); height * n];
         for (j, column) in data.chunks_exact_mut(height.max(1)).enumerate() {
             let count = (bandwidth + 1).min(n - j);
-            column[..count].copy_from_slice(&matrix.data[j + j * n..j + j * n + count]);
+            column[..count].copy_from_slice(&matrix.column(j)[..count]);
         }
         Banded { data, n, bandwidth }
     }
@@ -43,17 +49,19 @@ impl<T: Real> Banded<T> {
         let (n, b) = (self.n, self.bandwidth);
         // A band of one subdiagonal is tridiagonal, and the last two columns have nothing to eliminate.
         let sweeps = if b > 1 { n.saturating_sub(2) } else { 0 };
-        let shape = Shape { n, b };
+        let shape = Shape { n, b, sweeps };
         let mut reflectors = vec![T::zero(); sweeps * (b + 1)];
-        // A later sweep starts LAG steps later and is hardly shorter: the last one ends last.
-        let times = sweeps.checked_sub(1).map_or(0, |last| LAG * last + shape.steps(last));
+        let groups = sweeps.div_ceil(GROUP);
+        // A later group starts two pieces later and has at most two less: the last one ends last.
+        let times = groups.checked_sub(1).map_or(0, |last| 2 * last + shape.pieces(last));
         for time in 0..times {
-            // Sweep s is at step time − LAG·s, and is over after its last step.
-            let newest = (time / LAG).min(sweeps - 1);
-            let under_way = (0..=newest).rev().take_while(|s| time - LAG * s < shape.steps(*s));
+            // Group g is at piece time − 2·g, and is over after its last piece.
+            let newest = (time / 2).min(groups - 1);
+            let under_way = (0..=newest).rev().take_while(|g| time - 2 * g < shape.pieces(*g));
             let oldest = newest + 1 - under_way.count();
             let front = Front { shape, time, first: oldest };
-            let states = &mut reflectors[oldest * (b + 1)..(newest + 1) * (b + 1)];
+            let end = ((newest + 1) * GROUP).min(sweeps);
+            let states = &mut reflectors[oldest * GROUP * (b + 1)..end * (b + 1)];
             front.advance(&mut self.data, 0, states);
         }
         let height = 2 * b;
@@ -69,6 +77,7 @@ impl<T: Real> Banded<T> {
 struct Shape {
     n: usize,
     b: usize,
+    sweeps: usize,
 }
 
 impl Shape {
@@ -82,55 +91,78 @@ impl Shape {
         (self.n - sweep - 1).div_ceil(self.b)
     }
 
-    /// The first column that a step touches.
-    fn first_column(self, sweep: usize, step: usize) -> usize {
-        if step == 0 { sweep } else { self.start(sweep, step - 1) }
+    /// The steps of a group's sweep that belong to one of its pieces: each sweep is LAG steps
+    /// behind the one before.
+    fn piece(self, group: usize, member: usize, piece: usize) -> std::ops::Range<usize> {
+        let step = |piece: usize| (piece * PIECE).saturating_sub(LAG * member);
+        let end = self.steps(group * GROUP + member);
+        step(piece).min(end)..step(piece + 1).min(end)
+    }
+
+    /// How many pieces a group has: its last sweep ends last.
+    fn pieces(self, group: usize) -> usize {
+        let member = GROUP.min(self.sweeps - group * GROUP) - 1;
+        (self.steps(group * GROUP + member) + LAG * member).div_ceil(PIECE)
+    }
+
+    /// The first column that a group touches in a piece after the first: its last sweep's.
+    fn first_column(self, group: usize, piece: usize) -> usize {
+        let member = GROUP - 1;
+        self.start(group * GROUP + member, piece * PIECE - LAG * member - 1)
     }
 }
 
-/// The sweeps that are under way at one time; a later sweep is further up in the matrix.
+/// The groups of sweeps that are under way at one time; a later one is further up in the matrix.
+///
+/// Group g's first sweep needs, up to the end of piece c, the sweep before it to be two steps ahead
+/// of that. It is: that sweep has done piece c + 1 of its own group, which ends LAG steps further.
+/// And what the group before touches in piece c + 2 begins b columns after what this one touches.
 #[derive(Clone, Copy)]
 struct Front {
     shape: Shape,
     time: usize,
-    /// The sweep of the first state.
+    /// The group of the first states.
     first: usize,
 }
 
 impl Front {
-    /// Takes one step in every sweep that has a state. `data` begins at column `base`.
+    /// Takes one piece in every group that has states. `data` begins at column `base`.
     fn advance<T: Real>(self, data: &mut [T], base: usize, states: &mut [T]) {
-        let (size, height) = (self.shape.b + 1, 2 * self.shape.b);
-        let count = states.len() / size;
-        if count <= LEAF {
-            vectorised(Steps { front: self, data, base, states });
+        let size = GROUP * (self.shape.b + 1);
+        let count = states.len().div_ceil(size);
+        if count <= 1 {
+            vectorised(Piece { front: self, data, base, states });
             return;
         }
         let half = count / 2;
         let last = self.first + half - 1;
-        let column = self.shape.first_column(last, self.time - LAG * last);
+        let column = self.shape.first_column(last, self.time - 2 * last);
         let (early, late) = states.split_at_mut(half * size);
-        let (above, below) = data.split_at_mut((column - base) * height);
+        let (above, below) = data.split_at_mut((column - base) * 2 * self.shape.b);
         let later = Front { first: self.first + half, ..self };
         rayon::join(|| self.advance(below, column, early), || later.advance(above, base, late));
     }
 }
 
-/// The steps of one thread.
-struct Steps<'a, T> {
+/// A piece of one group.
+struct Piece<'a, T> {
     front: Front,
     data: &'a mut [T],
     base: usize,
     states: &'a mut [T],
 }
 
-impl<T: Real> Work for Steps<'_, T> {
+impl<T: Real> Work for Piece<'_, T> {
     #[inline(always)]
-    fn run(self) {
-        let shape = self.front.shape;
-        for (i, state) in self.states.chunks_exact_mut(shape.b + 1).enumerate() {
-            let sweep = self.front.first + i;
-            step(shape, self.data, self.base, sweep, self.front.time - LAG * sweep, state);
+    fn run<S: Simd>(self, simd: S) {
+        let masks = masks();
+        let context = Context { simd, masks: &masks };
+        let Front { shape, time, first: group } = self.front;
+        for (member, state) in self.states.chunks_exact_mut(shape.b + 1).enumerate() {
+            let sweep = group * GROUP + member;
+            for number in shape.piece(group, member, time - 2 * group) {
+                step(context, shape, (self.data, self.base), sweep, number, state);
+            }
         }
     }
 }
@@ -139,12 +171,23 @@ impl<T: Real> Work for Steps<'_, T> {
 /// eliminates that block's first column, and applies the new reflector from both sides to the
 /// diagonal block. The first step eliminates in the sweep's own column instead.
 #[inline(always)]
-fn step<T: Real>(shape: Shape, data: &mut [T], base: usize, sweep: usize, step: usize, state: &mut [T]) {
+fn step<T: Real, S: Simd>(
+    context: Context<'_, T, S>,
+    shape: Shape,
+    (data, base): (&mut [T], usize),
+    sweep: usize,
+    step: usize,
+    state: &mut [T],
+) {
     let (n, b) = (shape.n, shape.b);
     let start = shape.start(sweep, step);
     let rows = b.min(n - start);
     // Within the band storage a block is a column-major matrix whose columns are this far apart.
     let at = |i: usize, j: usize| (j - base) * 2 * b + (i - j);
+    if step > 0 && b == BLOCK && rows == BLOCK {
+        context.step(&mut data[at(start, start - b)..], state);
+        return;
+    }
     let Some((tau, vector)) = state.split_last_mut() else { return };
     if step == 0 {
         let column = &mut data[at(start, sweep)..][..rows];

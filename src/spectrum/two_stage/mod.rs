@@ -10,25 +10,27 @@
 //! a fixed partition, so that the result does not depend on the number of threads.
 
 mod band;
+mod block;
 mod chase;
 mod kernels;
 mod pass;
 
-use super::{Dense, Real};
+use super::{Real, Symmetric};
 
 /// Subdiagonals of the band between the stages. Wider panels make the first stage's products faster
-/// and the second stage longer: with 64 the sum is about the same at n = 4096 and larger below.
-const BANDWIDTH: usize = 32;
+/// and the second stage longer: with 64 the sum was about the same at n = 4096 and larger below (before
+/// the chase had its own kernels; not measured since).
+const BANDWIDTH: usize = block::BLOCK;
 
-/// Reduces a symmetric matrix, of which the lower triangle is filled, to tridiagonal form with the
-/// same eigenvalues: returns its diagonal, and below[i] between elements i and i + 1.
+/// Reduces a symmetric matrix to tridiagonal form with the same eigenvalues: returns its diagonal,
+/// and below[i] between elements i and i + 1.
 ///
 /// The squares of the elements must neither overflow nor vanish: scale first.
-pub(super) fn tridiagonalise<T: Real>(mut matrix: Dense<T>) -> (Vec<f64>, Vec<f64>) {
-    let n = matrix.rows;
+pub(super) fn tridiagonalise<T: Real>(mut matrix: Symmetric<T>) -> (Vec<f64>, Vec<f64>) {
+    let n = matrix.n();
     let bandwidth = BANDWIDTH.min(n.saturating_sub(1)).max(1);
     band::reduce(&mut matrix, bandwidth);
-    let banded = chase::Banded::from_lower(&matrix, bandwidth);
+    let banded = chase::Banded::of(&matrix, bandwidth);
     drop(matrix);
     banded.tridiagonalise()
 }
@@ -36,7 +38,7 @@ pub(super) fn tridiagonalise<T: Real>(mut matrix: Dense<T>) -> (Vec<f64>, Vec<f6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spectrum::{faer_engine, tridiagonal_eigenvalues};
+    use crate::spectrum::{Dense, faer_engine, tridiagonal_eigenvalues};
 
     fn symmetric(n: usize, seed: u64, spike: f64) -> Dense {
         let mut state = seed;
@@ -57,9 +59,9 @@ mod tests {
 
     fn compare(matrix: Dense, what: &str) {
         let n = matrix.rows;
-        let (diagonal, below) = faer_engine::one_stage(matrix.clone());
+        let (diagonal, below) = faer_engine::one_stage(matrix.clone().into());
         let expected = tridiagonal_eigenvalues(diagonal, &below).unwrap();
-        let (diagonal, below) = tridiagonalise(matrix);
+        let (diagonal, below) = tridiagonalise(matrix.into());
         let found = tridiagonal_eigenvalues(diagonal, &below).unwrap();
         let norm = expected.iter().fold(0.0, |max: f64, v| max.max(v.abs()));
         let tolerance = 8.0 * f64::EPSILON * norm * (n as f64).sqrt();

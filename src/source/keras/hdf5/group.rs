@@ -3,7 +3,6 @@
 //! h5py writes symbol tables: a B-tree of nodes whose entries have their names in a local heap. Newer
 //! files keep few links in the group's header, and many in a fractal heap, which is not read.
 
-
 use super::header::{Message, kind, only};
 use super::image::{Fields, Image, UNDEFINED};
 use crate::source::problem::{Checked, rule};
