@@ -9,10 +9,9 @@ use std::path::Path;
 use common::{fixture, minilm};
 use evenkeel::analysis::Frozen;
 use evenkeel::balance::{Mapping, Measure, Plan, Spectra, UnitOptions, spread};
-use evenkeel::rebalance::options::Per;
 use evenkeel::source::ModelConfig;
 use evenkeel::tensors::Dtype;
-use evenkeel::{Checkpoint, OpenOptions, Report, Settings, Silent, analyze};
+use evenkeel::{Checkpoint, Granularity, OpenOptions, Report, Settings, Silent, analyze};
 
 type Tensors = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
 
@@ -127,8 +126,9 @@ fn by_block_all_tensors_of_a_block_share_a_rate() {
 
 #[test]
 fn by_layer_a_bias_goes_with_its_weight_and_norms_keep_the_base_rate() {
-    let report = report(&in_memory(&minilm(), |_| true));
-    let options = UnitOptions { per: Some(Per::Layer), exclude_last: true, ..UnitOptions::default() };
+    let settings = Settings { granularity: Some(Granularity::Layer), ..Settings::default() };
+    let report = analyze(&in_memory(&minilm(), |_| true), &settings, &Silent).unwrap();
+    let options = UnitOptions { exclude_last: true, ..UnitOptions::default() };
     let (plan, names) = plan(&report, &options);
     assert_eq!(plan.units.len(), 36);
     assert!(plan.units[35].excluded && plan.units.iter().filter(|u| u.excluded).count() == 1);
@@ -163,11 +163,11 @@ fn excluded_blocks_keep_the_base_rate_and_are_named_where_none_fits() {
 fn the_parts_of_a_fused_tensor_are_one_unit() {
     let path = fixture("silero-vad");
     let checkpoint = in_memory(&path, |_| true);
-    let settings = Settings { min_eigenvalues: 12, ..Settings::default() };
+    let granularity = Some(Granularity::Layer);
+    let settings = Settings { min_eigenvalues: 12, granularity, ..Settings::default() };
     let report = analyze(&checkpoint, &settings, &Silent).unwrap();
     let names: Vec<&str> = checkpoint.tensors().iter().map(|t| t.name.as_str()).collect();
-    let options = UnitOptions { per: Some(Per::Layer), ..UnitOptions::default() };
-    let plan = Plan::new(&report, &names, &options).unwrap();
+    let plan = Plan::new(&report, &names, &UnitOptions::default()).unwrap();
     let fused = plan.units.iter().find(|unit| unit.name.contains("weight_ih")).unwrap();
     assert_eq!((fused.matrices.len(), fused.tensors.len()), (4, 1));
     let position = plan.units.iter().position(|unit| unit == fused);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::rebalance::RebalanceOptions;
 use anyhow::{Result, anyhow};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -9,7 +10,6 @@ use evenkeel::analysis::engines;
 use evenkeel::matrices::Selection;
 use evenkeel::metrics::Estimator;
 use evenkeel::report::{EXPORTERS, Exporter, Per, Precision};
-use super::rebalance::RebalanceOptions;
 use evenkeel::{Checkpoint, Granularity, OpenOptions, Settings, Thresholds};
 
 /// Audit neural-network checkpoints: how well, and how evenly, is each block trained?

@@ -60,8 +60,10 @@ pub enum Error {
         step: u64,
     },
     /// The loss is no longer a number.
-    #[error("the loss or its gradient is no longer finite at step {step} (loss {loss}): the last good state is kept; \
-             a lower --learning-rate or --s may help.")]
+    #[error(
+        "the loss or its gradient is no longer finite at step {step} (loss {loss}): the last good state is kept; \
+             a lower --learning-rate or --s may help."
+    )]
     Diverged {
         /// `NaN` or `inf`.
         loss: f64,

@@ -27,9 +27,12 @@ impl Output {
     /// [`Error::Option`] where it is not as needed.
     pub fn check(directory: &Path, model: &Path, resume: bool) -> Result<Output> {
         let output = Output { directory: directory.to_path_buf() };
-        let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        let same =
+            |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
         if same(directory, model) {
-            return Err(Error::Option("--output is the model itself, which is never written; name another directory.".to_owned()));
+            return Err(Error::Option(
+                "--output is the model itself, which is never written; name another directory.".to_owned(),
+            ));
         }
         if resume && !output.training().is_dir() {
             return Err(Error::Option(format!(

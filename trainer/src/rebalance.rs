@@ -1,7 +1,7 @@
 //! A run from its options to its result.
 
 use evenkeel::balance::{BaseRate, warmup_steps};
-use evenkeel::rebalance::options::{Balance, Options, OptimizerKind};
+use evenkeel::rebalance::options::{Balance, OptimizerKind, Options};
 use evenkeel::{Checkpoint, OpenOptions, Report, Silent, analyze};
 use tch::{Cuda, Device};
 
@@ -44,9 +44,9 @@ pub fn rebalance(options: &Options) -> Result<bool> {
         ));
     }
     if options.dry_run {
-        return plan(options, &text, &Balancer::start(&text, &setting, &before)?, rate, device).map(|()| true);
+        return plan(options, &text, &Balancer::start(&text, &setting, &before)?, rate, device)
+            .map(|()| true);
     }
-    output.create()?;
     let finished = train(options, &text, &setting, &before, &output)?;
     conclude(options, &balance, &before, &finished, &output)
 }
@@ -74,6 +74,8 @@ fn train(
         return run.finish();
     }
     let balancer = Balancer::start(text, setting, before)?;
+    // Nothing is written before everything has been checked.
+    output.create()?;
     Run::start(settings, text, optimizer(options), balancer)?.finish()
 }
 
@@ -89,7 +91,8 @@ fn conclude(
     let checkpoint = Checkpoint::open(output.directory(), &OpenOptions::default())?;
     let after = analyze(&checkpoint, &balance.analysis, &Silent)?;
     let summary = Summary::new(options, finished, before, &after);
-    let json = serde_json::to_vec_pretty(&summary).map_err(|e| Error::io("write", output.directory())(e.into()))?;
+    let json =
+        serde_json::to_vec_pretty(&summary).map_err(|e| Error::io("write", output.directory())(e.into()))?;
     output.write_report(&json)?;
     println!("{}", summary.table());
     println!("The result is {}.", output.directory().display());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use evenkeel::Report;
 use evenkeel::balance::{Plan, Stopped};
@@ -47,7 +47,12 @@ pub struct Summary<'a> {
 
 impl<'a> Summary<'a> {
     /// Puts the report together.
-    pub fn new(options: &'a Options, finished: &'a Finished, before: &'a Report, after: &'a Report) -> Summary<'a> {
+    pub fn new(
+        options: &'a Options,
+        finished: &'a Finished,
+        before: &'a Report,
+        after: &'a Report,
+    ) -> Summary<'a> {
         Summary {
             schema: 1,
             stopped: finished.stopped,
@@ -72,7 +77,8 @@ impl<'a> Summary<'a> {
         let after = &self.spectra_after.blocks;
         for block in &self.spectra_before.blocks {
             // Names may have gained a prefix with the head.
-            let same = |other: &&evenkeel::report::Block| other.stack == block.stack && other.index == block.index;
+            let same =
+                |other: &&evenkeel::report::Block| other.stack == block.stack && other.index == block.index;
             let now = after.iter().find(same).and_then(|other| other.alpha);
             row(&mut table, &printable(&block.name), block.alpha, now, 4);
         }
@@ -114,7 +120,7 @@ pub fn rates(plan: &Plan, alphas: &[Option<f64>], factors: &[f64], peak: f64) ->
 
 fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header.iter().copied());
+    table.load_style(NOTHING).set_header(header.iter().copied());
     align(&mut table);
     table
 }
@@ -149,6 +155,9 @@ mod tests {
 
     #[test]
     fn durations_are_short() {
-        assert_eq!(["4.2 s", "3 min 20 s", "1 h 02 min"], [4.24, 200.0, 3725.0].map(duration).each_ref().map(String::as_str));
+        assert_eq!(
+            ["4.2 s", "3 min 20 s", "1 h 02 min"],
+            [4.24, 200.0, 3725.0].map(duration).each_ref().map(String::as_str)
+        );
     }
 }

@@ -42,7 +42,8 @@ impl Text {
             )));
         }
         let tokenizer = TextTokenizer::open(directory.path())?;
-        let Prepared { train, eval, labels, mut notes } = read(&options.data, &directory, &tokenizer, options)?;
+        let Prepared { train, eval, labels, mut notes } =
+            read(&options.data, &directory, &tokenizer, options)?;
         let vocabulary = directory.config().vocabulary;
         let largest = train.tokens().largest_id().max(eval.tokens().largest_id());
         if usize::try_from(largest).map_or(true, |id| id >= vocabulary) {
@@ -97,7 +98,12 @@ impl Text {
 }
 
 /// Reads the data by the columns that were named, or else by those that usual releases have.
-fn read(data: &options::Data, directory: &Directory, tokenizer: &TextTokenizer, options: &Options) -> Result<Prepared> {
+fn read(
+    data: &options::Data,
+    directory: &Directory,
+    tokenizer: &TextTokenizer,
+    options: &Options,
+) -> Result<Prepared> {
     let configured = match directory.task() {
         Some(Task::Classes(names)) => names.clone(),
         _ => Vec::new(),
@@ -182,7 +188,9 @@ impl Problem for Text {
         let mut passed = 0;
         for rows in self.eval.by_length(EVALUATION_BATCH) {
             let (found, _) = self.logits(&self.eval, &rows, Mode::Evaluate)?;
-            let found = Vec::<f32>::try_from(found.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_reshape([-1])?)?;
+            let found = Vec::<f32>::try_from(
+                found.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_reshape([-1])?,
+            )?;
             for (row, values) in rows.iter().zip(found.chunks_exact(outputs)) {
                 if let Some(place) = logits.get_mut(row * outputs..(row + 1) * outputs) {
                     place.copy_from_slice(values);
@@ -198,7 +206,8 @@ impl Problem for Text {
                     metric.value(Outputs::Classes { predicted: &predicted, expected, classes: outputs })
                 }
                 Targets::Values(expected) => {
-                    let widen = |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect::<Vec<_>>();
+                    let widen =
+                        |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect::<Vec<_>>();
                     metric.value(Outputs::Values { predicted: &widen(&logits), expected: &widen(expected) })
                 }
             };

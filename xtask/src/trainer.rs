@@ -40,9 +40,14 @@ pub fn trainer(rest: &[String]) -> Result {
         [flag] if flag == "--cuda" => true,
         _ => return Err("usage: cargo xtask trainer [--cuda]".to_owned()),
     };
-    run(cargo()
-        .env("LIBTORCH", libtorch(cuda)?)
-        .args(["build", "--release", "--package", "evenkeel", "--package", "evenkeel-trainer"]))?;
+    run(cargo().env("LIBTORCH", libtorch(cuda)?).args([
+        "build",
+        "--release",
+        "--package",
+        "evenkeel",
+        "--package",
+        "evenkeel-trainer",
+    ]))?;
     println!("The trainer is {}.", root().join("target/release/evenkeel-trainer").display());
     Ok(())
 }

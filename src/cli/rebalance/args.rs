@@ -8,7 +8,8 @@ use clap::{Args, ValueEnum};
 use evenkeel::Settings;
 use evenkeel::balance::{Decay, Gain, Mapping, Measure, Target};
 use evenkeel::rebalance::options::{
-    Balance, Choice, Data, Interval, Keep, Optimizer, OptimizerKind, Options, Rate, Sam, Stop, Subsample, Training,
+    Balance, Choice, Data, Interval, Keep, Optimizer, OptimizerKind, Options, Rate, Sam, Stop, Subsample,
+    Training,
 };
 use evenkeel::rebalance::presets::{Defaults, MetricName, PRESETS, Preset};
 
@@ -298,7 +299,9 @@ fn gain(text: &str) -> Result<Gain, String> {
     if let Ok(s) = number(text) {
         return Ok(Gain::Fixed { below: s, above: s });
     }
-    pair(text).map(|(below, above)| Gain::Fixed { below, above }).map_err(|_| "one number, LOW,HIGH, or auto".to_owned())
+    pair(text)
+        .map(|(below, above)| Gain::Fixed { below, above })
+        .map_err(|_| "one number, LOW,HIGH, or auto".to_owned())
 }
 
 fn number(text: &str) -> Result<f64, String> {
@@ -435,7 +438,8 @@ impl BalanceArgs {
         Ok(Balance {
             mapping,
             gain,
-            measure: Measure::named(&self.measure).ok_or_else(|| anyhow!("there is no measure {}.", self.measure))?,
+            measure: Measure::named(&self.measure)
+                .ok_or_else(|| anyhow!("there is no measure {}.", self.measure))?,
             exclude: self.exclude.clone(),
             exclude_last: self.exclude_last,
             analysis,

@@ -100,7 +100,8 @@ impl Anchors {
     /// The tensors with names of their own, for a state on the disk.
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
         let unit = |(i, anchors): (usize, &Vec<Anchor>)| {
-            let one = move |(j, anchor): (usize, &Anchor)| (format!("anchor.{i}.{j}"), anchor.rows.shallow_clone());
+            let one =
+                move |(j, anchor): (usize, &Anchor)| (format!("anchor.{i}.{j}"), anchor.rows.shallow_clone());
             anchors.iter().enumerate().map(one).collect::<Vec<_>>()
         };
         self.units.iter().enumerate().flat_map(unit).collect()
@@ -113,8 +114,9 @@ impl Anchors {
     pub fn restore(&self, saved: &[(String, Tensor)]) -> Result<()> {
         for (name, mut tensor) in self.tensors() {
             let found = saved.iter().find(|(n, t)| *n == name && t.size() == tensor.size());
-            let (_, from) =
-                found.ok_or_else(|| Error::Option(format!("the state to resume from has no {name} of this shape.")))?;
+            let (_, from) = found.ok_or_else(|| {
+                Error::Option(format!("the state to resume from has no {name} of this shape."))
+            })?;
             tensor.f_copy_(from)?;
         }
         Ok(())

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use evenkeel::analysis::Frozen;
 use evenkeel::balance::{
-    BaseRate, Controller, Course, Drift, Gain, InUse, Measure, Plan, Spectra, TOLERANCE, Target, UnitOptions, spread,
+    BaseRate, Controller, Course, Drift, Gain, InUse, Measure, Plan, Spectra, TOLERANCE, Target, UnitOptions,
+    spread,
 };
 use evenkeel::rebalance::options::{Balance, Interval};
 use evenkeel::tensors::Dtype;
@@ -262,7 +263,8 @@ impl Balancer {
                 }
             }
         }
-        if !notes.is_empty() {
+        // Where alphas are predicted, their STD is known at every step.
+        if !notes.is_empty() || self.interval.is_none() {
             notes.extend(self.steer(step));
         }
         self.seconds += started.elapsed().as_secs_f64();

@@ -56,7 +56,16 @@ pub struct Logs {
 
 /// The columns of log.csv before those of scores and units.
 const COLUMNS: [&str; 11] = [
-    "step", "epoch", "loss", "gradient_norm", "rate", "gain_below", "gain_above", "alpha_std", "lag", "seconds",
+    "step",
+    "epoch",
+    "loss",
+    "gradient_norm",
+    "rate",
+    "gain_below",
+    "gain_above",
+    "alpha_std",
+    "lag",
+    "seconds",
     "seconds_spectra",
 ];
 
@@ -67,7 +76,9 @@ impl Logs {
     /// Those of reading and writing.
     pub fn open(directory: &Path, step: u64, units: &[String], scores: &[String]) -> Result<Logs> {
         let (csv, json) = (directory.join("log.csv"), directory.join("log.jsonl"));
-        keep(&csv, |line| line.split(',').next().and_then(|s| s.parse().ok()).is_none_or(|s: u64| s <= step))?;
+        keep(&csv, |line| {
+            line.split(',').next().and_then(|s| s.parse().ok()).is_none_or(|s: u64| s <= step)
+        })?;
         keep(&json, |line| step_of(line).is_some_and(|s| s <= step))?;
         let fresh = std::fs::metadata(&csv).map_or(true, |m| m.len() == 0);
         let mut logs = Logs {
@@ -194,7 +205,13 @@ mod tests {
     use super::*;
 
     fn record(step: u64) -> Record {
-        Record { step, loss: 0.5, alphas: vec![Some(3.0), None], rates: vec![1e-5, 2e-5], ..Record::default() }
+        Record {
+            step,
+            loss: 0.5,
+            alphas: vec![Some(3.0), None],
+            rates: vec![1e-5, 2e-5],
+            ..Record::default()
+        }
     }
 
     fn open(directory: &Path, step: u64) -> Logs {
@@ -222,7 +239,10 @@ mod tests {
         let text = std::fs::read_to_string(&csv).unwrap();
         let steps: Vec<&str> = text.lines().map(|line| line.split(',').next().unwrap()).collect();
         assert_eq!(steps, ["step", "1", "2", "3", "4"]);
-        assert!(text.starts_with("step,epoch,loss,") && text.contains(",accuracy,alpha/layer.0,alpha/layer.1,rate/"));
+        assert!(
+            text.starts_with("step,epoch,loss,")
+                && text.contains(",accuracy,alpha/layer.0,alpha/layer.1,rate/")
+        );
         let json = std::fs::read_to_string(directory.path().join("log.jsonl")).unwrap();
         assert_eq!(json.lines().map(|line| step_of(line).unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4]);
     }

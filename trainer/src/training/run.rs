@@ -11,10 +11,10 @@ use tch::Tensor;
 
 use super::balancer::{self, Balancer};
 use super::log::{Logs, Record};
-use crate::data::random::order;
 use super::problem::{Problem, Score};
 use super::progress::Bar;
 use super::state::{self, States};
+use crate::data::random::order;
 use crate::error::{Error, Result};
 use crate::optimizer::{self, Optimizer};
 
@@ -168,7 +168,8 @@ impl<'a> Run<'a> {
             self.bar.step(&record, self.state.latest.first().map(|s| (s.name.as_str(), s.value)));
             logs.write(&record)?;
             let interrupted = INTERRUPTED.load(Ordering::Relaxed);
-            let due = self.settings.training.save_steps.map_or(epoch_ends, |n| self.state.step.is_multiple_of(n));
+            let due =
+                self.settings.training.save_steps.map_or(epoch_ends, |n| self.state.step.is_multiple_of(n));
             if due || interrupted || stopped.is_some() {
                 logs.flush()?;
                 self.save()?;
@@ -179,7 +180,8 @@ impl<'a> Run<'a> {
             }
         }
         self.bar.clear();
-        let stopped = stopped.unwrap_or(Stopped::Epochs { epochs: self.settings.training.epochs, missed: None });
+        let stopped =
+            stopped.unwrap_or(Stopped::Epochs { epochs: self.settings.training.epochs, missed: None });
         self.result(stopped)
     }
 
@@ -254,9 +256,15 @@ impl<'a> Run<'a> {
     fn evaluate(&mut self, record: &mut Record) -> Result<Option<Stopped>> {
         let step = self.state.step;
         // What decides over the end, or is shown as the end, is computed.
-        let goal = self.settings.stop.target.zip(self.balancer.start_std()).map(|(target, start)| target.goal(start));
+        let goal = self
+            .settings
+            .stop
+            .target
+            .zip(self.balancer.start_std())
+            .map(|(target, start)| target.goal(start));
         let last = step >= self.settings.rate.steps;
-        let near = goal.zip(record.alpha_std).is_some_and(|(goal, std)| std <= goal + evenkeel::balance::TOLERANCE);
+        let near =
+            goal.zip(record.alpha_std).is_some_and(|(goal, std)| std <= goal + evenkeel::balance::TOLERANCE);
         if near || last {
             record.notes.extend(self.balancer.refresh(self.problem, step)?);
             self.balancer.take_seconds();
@@ -319,6 +327,13 @@ impl<'a> Run<'a> {
             (Keep::Best, Some(best)) => ("best", best),
             _ => ("last", latest),
         };
-        Ok(Finished { stopped, steps: step, before, result, model: self.settings.directory.join(name), seconds })
+        Ok(Finished {
+            stopped,
+            steps: step,
+            before,
+            result,
+            model: self.settings.directory.join(name),
+            seconds,
+        })
     }
 }

@@ -75,7 +75,9 @@ impl States {
     /// Those of reading.
     pub fn load<S: DeserializeOwned>(&self) -> Result<Option<Saved<S>>> {
         let places = ["state", "state.old"].map(|name| self.directory.join(name));
-        let Some(place) = places.into_iter().find(|place| place.join(STATE).is_file()) else { return Ok(None) };
+        let Some(place) = places.into_iter().find(|place| place.join(STATE).is_file()) else {
+            return Ok(None);
+        };
         let path = place.join(STATE);
         let json = std::fs::read(&path).map_err(Error::io("read", &path))?;
         let state = serde_json::from_slice(&json).map_err(|e| Error::io("read", &path)(e.into()))?;
@@ -89,16 +91,16 @@ impl States {
 
 fn remove(directory: &Path) -> Result<()> {
     match std::fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", directory)(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("remove", directory)(error))
+        }
         _ => Ok(()),
     }
 }
 
 /// Writes a file and waits until it is on the disk.
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    std::fs::write(path, bytes)
-        .and_then(|()| File::open(path)?.sync_all())
-        .map_err(Error::io("write", path))
+    std::fs::write(path, bytes).and_then(|()| File::open(path)?.sync_all()).map_err(Error::io("write", path))
 }
 
 fn write_tensors(path: &Path, tensors: &[(&str, &Tensor)]) -> Result<()> {
@@ -146,7 +148,9 @@ pub fn restore(saved: Vec<(String, Tensor)>, into: &[(&str, &Tensor)]) -> Result
     for (name, tensor) in into {
         let from = saved.get(*name).filter(|from| from.size() == tensor.size());
         let from = from.ok_or_else(|| {
-            Error::Option(format!("the state to resume from has no {name} of this shape: it is of another model."))
+            Error::Option(format!(
+                "the state to resume from has no {name} of this shape: it is of another model."
+            ))
         })?;
         tch::no_grad(|| tensor.shallow_clone().f_copy_(from))?;
     }
