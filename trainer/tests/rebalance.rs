@@ -24,8 +24,9 @@ fn minilm() -> PathBuf {
 /// Sentences whose first word says the label.
 fn sentences(directory: &Path) -> PathBuf {
     let path = directory.join("train.jsonl");
-    let line = |i: usize| {
-        let (word, label) = if i % 2 == 0 { ("wonderful", "positive") } else { ("dreadful", "negative") };
+    let line = |i: u32| {
+        let (word, label) =
+            if i.is_multiple_of(2) { ("wonderful", "positive") } else { ("dreadful", "negative") };
         format!("{{\"text\": \"{word} film number {i}\", \"label\": \"{label}\"}}\n")
     };
     std::fs::write(&path, (0..24).map(line).collect::<String>()).unwrap();

@@ -84,8 +84,7 @@ impl Worker {
     /// # Errors
     /// [`Error::Option`] where the thread is gone.
     pub fn order(&mut self, order: Order) -> Result<()> {
-        let sent = self.orders.as_ref().map(|orders| orders.send(order));
-        if !matches!(sent, Some(Ok(()))) {
+        if self.orders.as_ref().is_none_or(|orders| orders.send(order).is_err()) {
             return Err(gone());
         }
         self.busy = true;
