@@ -20,6 +20,9 @@ fn tensors(tensors: Vec<Tensor>) -> Vec<u8> {
 #[test]
 fn headers_that_break_the_rules() {
     let counts = |tensors, keys| File { counts: Some((tensors, keys)), ..one(vec![]) }.bytes();
+    // As long as so many tensors would be at least.
+    let mut more_than_are_read = counts((1 << 17) + 1, 0);
+    more_than_are_read.resize(8 << 20, 0);
     let version = |version| File { version, ..one(vec![]) }.bytes();
     let huge = u64::MAX.to_le_bytes();
     let key = |bytes: &[u8]| [&counts(0, 1)[..24], bytes].concat();
@@ -35,6 +38,7 @@ fn headers_that_break_the_rules() {
         (counts(1 << 60, 0), "should hold 1152921504606846976 tensors"),
         (counts(u64::MAX, 0), "should hold 18446744073709551615 tensors"),
         (counts(1, 1 << 60), "should hold 1152921504606846976 entries of metadata"),
+        (more_than_are_read, "it has 131073 tensors, more than 131072"),
         (counts(9, 0), "should hold 9 tensors from byte 24 on, but the file ends at byte 120"),
         (key(&[huge, huge].concat()), "is 18446744073709551615 bytes long, more than 65535"),
         (key(&[&200u64.to_le_bytes()[..], &[0; 20]].concat()), "200 bytes should follow at byte 32"),
