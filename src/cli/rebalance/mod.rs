@@ -1,6 +1,7 @@
 //! `evenkeel rebalance`: the options go to the trainer, which takes over from here.
 
 mod args;
+mod values;
 
 use std::process::Command;
 
