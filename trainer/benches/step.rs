@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use evenkeel_trainer::model::{Batch, Directory, Settings, Task};
-use evenkeel_trainer::torch::{forget_gradient, load_cuda};
+use evenkeel_trainer::optimizer::zero_grad;
+use evenkeel_trainer::torch::load_cuda;
 use evenkeel_trainer::training::Mode;
 use tch::{Device, Kind, Tensor};
 
@@ -46,9 +47,7 @@ fn main() -> anyhow::Result<()> {
     let mut times = Vec::new();
     for step in 0..steps + 3 {
         let start = Instant::now();
-        for parameter in model.model().parameters() {
-            forget_gradient(&parameter.tensor)?;
-        }
+        zero_grad(model.model().parameters())?;
         let loss = task.loss(&model.model().logits(&batch, Mode::Train)?, &targets)?;
         loss.f_backward()?;
         if let Device::Cuda(index) = device {

@@ -11,4 +11,4 @@ pub use bytes::{dtype, to_bytes};
 pub use fused::{AdamRow, AdamStep, SgdRow, SgdStep, clear_gradients, norm, scale};
 pub use random::reseed;
 pub use recomputed::recomputed;
-pub use shim::{Autocast, forget_gradient, load_cuda};
+pub use shim::{Autocast, load_cuda};

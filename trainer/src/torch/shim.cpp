@@ -142,11 +142,6 @@ struct evenkeel_adam_row {
 struct evenkeel_sgd_row {
   at::Tensor *weight, *gradient, *momentum;
 };
-// Frees a gradient, so that the next backward pass stores one instead of adding to zeros.
-char *evenkeel_forget_gradient(torch::Tensor *tensor) {
-  return guarded([&] { tensor->mutable_grad().reset(); });
-}
-
 // A copy of a text that is not terminated, for messages that come from the other side.
 char *evenkeel_message(const char *text, size_t length) { return strndup(text, length); }
 

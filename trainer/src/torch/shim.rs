@@ -2,12 +2,10 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
-use tch::{Device, TchError, Tensor};
-use torch_sys::C_tensor;
+use tch::{Device, TchError};
 
 unsafe extern "C" {
     fn evenkeel_autocast_bf16(cuda: c_int, enabled: c_int) -> *mut c_char;
-    fn evenkeel_forget_gradient(tensor: *const C_tensor) -> *mut c_char;
     fn free(pointer: *mut c_void);
 }
 
@@ -47,16 +45,6 @@ impl Drop for Autocast {
         // SAFETY: as above. Switching off does not fail in a way that anybody could act on.
         let _ = checked(unsafe { evenkeel_autocast_bf16(self.cuda.into(), 0) });
     }
-}
-
-/// Frees a tensor's gradient. The next backward pass stores its own instead of adding it to zeros, which
-/// costs a pass over the memory of all parameters less than [`Tensor::zero_grad`].
-///
-/// # Errors
-/// What libtorch says.
-pub fn forget_gradient(tensor: &Tensor) -> Result<(), TchError> {
-    // SAFETY: the tensor outlives the call; every exception is caught on the other side.
-    checked(unsafe { evenkeel_forget_gradient(tensor.as_ptr()) })
 }
 
 /// Loads libtorch's CUDA half where there is one. The linker leaves it out of the program, because no
