@@ -72,11 +72,14 @@ impl Output {
     }
 
     /// Moves the files of a finished model up into the directory, the configuration last: a directory
-    /// without one is no model yet.
+    /// without one is no model yet. Where that was done before, nothing is left to do.
     ///
     /// # Errors
     /// Those of renaming.
     pub fn install(&self, model: &Path) -> Result<()> {
+        if !model.exists() && self.directory.join("config.json").is_file() {
+            return Ok(());
+        }
         let mut files = Vec::new();
         for entry in std::fs::read_dir(model).map_err(Error::io("read", model))? {
             files.push(entry.map_err(Error::io("read", model))?.file_name());

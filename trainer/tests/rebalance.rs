@@ -195,6 +195,16 @@ fn a_resumed_run_gives_the_same_bits() {
         log
     };
     assert_eq!(without_times(&whole.output), without_times(&parts.output));
+
+    // A run that has come to its end has nothing left to do, whether or not its result was in place.
+    let training = parts.output.join("training");
+    std::fs::create_dir(training.join("last")).unwrap();
+    std::fs::rename(parts.output.join("config.json"), training.join("last/config.json")).unwrap();
+    for _ in 0..2 {
+        rebalance(&parts).unwrap();
+        assert!(bytes(&whole) == bytes(&parts));
+        assert_eq!(without_times(&whole.output), without_times(&parts.output));
+    }
 }
 
 #[test]

@@ -65,6 +65,8 @@ struct State {
     before: Vec<Score>,
     best: Option<Vec<Score>>,
     latest: Vec<Score>,
+    /// Why it ended, once it has: what is left then is to put the result in its place.
+    stopped: Option<Stopped>,
     seconds: (f64, f64),
 }
 
@@ -109,6 +111,7 @@ impl<'a> Run<'a> {
             latest: before.clone(),
             before,
             best: None,
+            stopped: None,
             seconds: (0.0, 0.0),
         };
         let states = States::in_directory(settings.directory);
@@ -148,8 +151,7 @@ impl<'a> Run<'a> {
         let units: Vec<String> = self.balancer.plan().units.iter().map(|unit| unit.name.clone()).collect();
         let scores: Vec<String> = self.state.before.iter().map(|score| score.name.clone()).collect();
         let mut logs = Logs::open(self.settings.directory, self.state.step, &units, &scores)?;
-        let mut stopped = None;
-        while stopped.is_none() {
+        while self.state.stopped.is_none() {
             let started = Instant::now();
             let mut record = self.step()?;
             record.seconds = started.elapsed().as_secs_f64();
@@ -158,7 +160,7 @@ impl<'a> Run<'a> {
             self.state.seconds.1 += record.seconds_spectra;
             let epoch_ends = self.state.step.is_multiple_of(self.settings.rate.steps_per_epoch);
             if epoch_ends {
-                stopped = self.evaluate(&mut record)?;
+                self.state.stopped = self.evaluate(&mut record)?;
             }
             for note in &record.notes {
                 if !note.starts_with("Spectra") {
@@ -170,19 +172,17 @@ impl<'a> Run<'a> {
             let interrupted = INTERRUPTED.load(Ordering::Relaxed);
             let due =
                 self.settings.training.save_steps.map_or(epoch_ends, |n| self.state.step.is_multiple_of(n));
-            if due || interrupted || stopped.is_some() {
+            if due || interrupted || self.state.stopped.is_some() {
                 logs.flush()?;
                 self.save()?;
             }
-            if interrupted && stopped.is_none() {
+            if interrupted && self.state.stopped.is_none() {
                 self.bar.clear();
                 return Err(Error::Interrupted { step: self.state.step });
             }
         }
         self.bar.clear();
-        let stopped =
-            stopped.unwrap_or(Stopped::Epochs { epochs: self.settings.training.epochs, missed: None });
-        self.result(stopped)
+        self.result()
     }
 
     /// One optimizer step.
@@ -321,14 +321,15 @@ impl<'a> Run<'a> {
         self.states.save(&self.state, &named, &more)
     }
 
-    fn result(self, stopped: Stopped) -> Result<Finished> {
-        let State { step, before, best, latest, seconds, .. } = self.state;
+    fn result(self) -> Result<Finished> {
+        let State { step, before, best, latest, stopped, seconds, .. } = self.state;
+        let planned = Stopped::Epochs { epochs: self.settings.training.epochs, missed: None };
         let (name, result) = match (self.settings.keep, best) {
             (Keep::Best, Some(best)) => ("best", best),
             _ => ("last", latest),
         };
         Ok(Finished {
-            stopped,
+            stopped: stopped.unwrap_or(planned),
             steps: step,
             before,
             result,
