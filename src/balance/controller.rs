@@ -1,10 +1,10 @@
 //! `--s auto`: a controller that finds the gain with which a target alpha STD is reached in time.
 //!
 //! This is ours, not the paper's, whose gains (0.25 to 2) hardly move the STD of a fine-tuned model.
-//! The controller starts at the paper's 1.25. Whenever the STD is known anew it compares two slopes,
-//! both over the part of the run's learning rate that is spent (so that warm-up and decay count for
-//! what they are): how fast the STD has been falling, and how fast it has to fall from here. Too slow
-//! raises the gain, too fast eases it, and a metric that falls too far halves it.
+//! The controller starts at the paper's 1.25. Whenever the STD is known anew it is compared with a course
+//! from the start to the target, over the part of the run's learning rate that is spent (so that warm-up
+//! and decay count for what they are). Behind it, and falling too slowly to get back to it soon, the gain
+//! is raised; well ahead of it the gain is eased; and a metric that falls too far halves it.
 
 use std::collections::VecDeque;
 
@@ -41,22 +41,26 @@ impl Target {
 /// The gain that a run starts with: the paper's.
 const FIRST: f64 = 1.25;
 /// What one decision multiplies the gain by, at most and at least.
-const RAISE: f64 = 1.3;
+const RAISE: f64 = 1.35;
 const EASE: f64 = 0.8;
-/// The part of the run's learning rate that makes up for a decision: where the STD is known rarely, one
-/// decision is worth several, up to [`AT_ONCE`].
-const WORTH: f64 = 0.03;
-const AT_ONCE: f64 = 3.0;
+/// The part of the run's learning rate between two decisions that raise the gain, and before one that
+/// eases it. Where the STD is known rarely, one decision makes up for several, up to [`AT_ONCE`].
+const PAUSE: f64 = 0.015;
+const PATIENCE: f64 = 0.03;
+const AT_ONCE: f64 = 2.5;
 /// The part of the run's learning rate after which the target is to be reached. What is left then
 /// is the slow end of the decay, with which nothing could be made up for.
 const AIM: f64 = 0.96;
+/// What the course bends by: it asks for a quarter of the way in the first tenth of the learning rate,
+/// and for seven eighths in the first half. Early steps are worth more than late ones: while the loss
+/// falls, gradients become small and lose their common direction, and once a small set is learned by
+/// heart (MiniLM with 80 sentences: after a third of the learning rate) no gain moves anything.
+const BEND: i32 = 3;
+/// How far ahead the controller looks: a slope that leads back to the course within this part of the
+/// learning rate is enough, and where the STD is already below that point of the course the gain is eased.
+const HORIZON: f64 = 0.12;
 /// The part of the run's learning rate over which the slope is taken.
-const WINDOW: f64 = 0.08;
-/// The part of it between two decisions.
-const PAUSE: f64 = 0.015;
-/// Slopes within these factors of the one that is needed are on course.
-const SLOW: f64 = 0.95;
-const FAST: f64 = 1.3;
+const WINDOW: f64 = 0.04;
 
 /// What a controller is to achieve, and within what.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,13 +77,22 @@ pub struct Course {
     pub max_metric_drop: Option<f64>,
 }
 
+impl Course {
+    /// What the STD is to be when this part of the run's learning rate is spent.
+    fn at(&self, spent: f64) -> f64 {
+        let left = (1.0 - spent / AIM).max(0.0).powi(BEND);
+        let goal = self.target.goal(self.start);
+        goal + (self.start - goal) * left
+    }
+}
+
 /// Why the gain was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
     /// The STD does not fall fast enough.
     Behind,
-    /// It falls faster than it has to.
+    /// It is well below its course.
     Ahead,
     /// It is where it was to be.
     Reached,
@@ -100,7 +113,7 @@ pub struct Event {
     pub reason: Reason,
     /// The newest alpha STD.
     pub std: f64,
-    /// What it is to be now, on a straight course from the start.
+    /// What it is to be now, on course.
     pub course: f64,
 }
 
@@ -167,21 +180,14 @@ impl Controller {
         if std <= goal {
             return self.change(step, self.gain * EASE, Reason::Reached);
         }
-        let needed = (std - goal) / (AIM - spent).max(PAUSE);
-        let falling = self.slope();
-        if falling < SLOW * needed {
-            if self.held {
-                return None;
-            }
-            // The gain stands in an exponent: of a slope that is half of what it has to be, the gain is
-            // off by much less than half.
-            let most = RAISE.powf(((spent - self.decided) / WORTH).clamp(1.0, AT_ONCE));
-            let by = if falling > 0.0 { (needed / falling).powf(0.3).min(most) } else { most };
-            return self.change(step, self.gain * by, Reason::Behind);
+        let ahead = self.course.at(spent + HORIZON);
+        if std < ahead && spent - self.decided >= PATIENCE {
+            return self.change(step, self.gain * EASE, Reason::Ahead);
         }
-        if falling > FAST * needed {
-            let by = (needed / falling).powf(0.3).max(EASE);
-            return self.change(step, self.gain * by, Reason::Ahead);
+        let needed = (std - ahead) / HORIZON;
+        if std > self.course.at(spent) && self.slope() < needed && !self.held {
+            let by = RAISE.powf(((spent - self.decided) / PAUSE).clamp(1.0, AT_ONCE));
+            return self.change(step, self.gain * by, Reason::Behind);
         }
         None
     }
@@ -231,14 +237,13 @@ impl Controller {
         self.decided = self.share();
         let from = self.gain;
         self.gain = gain.min(self.course.cap).max(FIRST.min(self.course.cap));
-        let Course { start, target, .. } = self.course;
         let event = Event {
             step,
             from,
             to: self.gain,
             reason,
-            std: self.seen.back().map_or(start, |(_, std)| *std),
-            course: start + (target.goal(start) - start) * (self.decided / AIM).min(1.0),
+            std: self.seen.back().map_or(self.course.start, |(_, std)| *std),
+            course: self.course.at(self.decided),
         };
         (event.to != from).then_some(event)
     }
@@ -251,7 +256,7 @@ impl Event {
         let why = match self.reason {
             Reason::Behind => format!("the alpha STD, {std:.6}, falls too slowly (course: {course:.6})"),
             Reason::Ahead => {
-                format!("the alpha STD, {std:.6}, falls faster than it has to (course: {course:.6})")
+                format!("the alpha STD, {std:.6}, is well below its course ({course:.6})")
             }
             Reason::Reached => format!("the alpha STD, {std:.6}, is where it was to be"),
             Reason::MetricFell => "the metric fell too far below its best".to_owned(),
@@ -284,15 +289,26 @@ mod tests {
         0.5 / (1.0 + (-(gain - 8.2) / 1.9f64).exp())
     }
 
-    /// Runs a model whose STD falls by `response`, times a strength, with noise in what is seen and a lag of
-    /// some steps; gives the last STD, the largest gain and the events.
-    fn simulate(mut controller: Controller, strength: f64, every: u64, seed: u64) -> (f64, f64, Vec<Event>) {
+    /// Runs a model whose STD falls by `response`, times what `strength` says of the part of the learning
+    /// rate that is spent, with noise in what is seen and a lag of some steps; gives the last STD, the
+    /// largest gain and the events.
+    fn simulate(
+        mut controller: Controller,
+        strength: impl Fn(f64) -> f64,
+        every: u64,
+        seed: u64,
+    ) -> (f64, f64, Vec<Event>) {
         let rate = controller.course().rate;
+        let goal = controller.course().target.goal(START);
         let (mut std, mut falling, mut largest) = (START, 0.0, 0.0f64);
         let (mut events, mut random) = (Vec::new(), seed);
         for step in 0..rate.steps {
+            // Training stops after the epoch that reaches the target.
+            if std <= goal && step % rate.steps_per_epoch == 0 {
+                break;
+            }
             let share = rate.at(step) / controller.all;
-            falling += 0.4 * (strength * response(controller.gain()) - falling);
+            falling += 0.4 * (strength(controller.share()) * response(controller.gain()) - falling);
             std -= START * falling * share;
             random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let noise = (random >> 33) as f64 / (1u64 << 31) as f64 - 0.5;
@@ -309,13 +325,23 @@ mod tests {
 
     #[test]
     fn it_reaches_its_target_in_time_and_not_much_more() {
+        // As strong all the way; fading as with thousands of examples; and as with eighty.
+        type Strength = fn(f64) -> f64;
+        let models: [(&str, Strength); 3] =
+            [("even", |_| 1.0), ("fading", |x| 1.3 - 0.8 * x), ("short", |x| 2.0 * (-3.0 * x).exp())];
         for seed in 0..8 {
             for (steps, every) in [(60, 1), (60, 3), (600, 5), (2000, 100)] {
-                for strength in [0.7, 1.0, 2.0] {
+                for ((name, strength), times) in models
+                    .iter()
+                    .zip([[0.8, 2.0], [0.8, 2.0], [1.2, 2.0]])
+                    .flat_map(|(m, t)| t.map(|t| (m, t)))
+                {
                     let controller = Controller::new(course(Target::DropPercent(10.0), steps));
-                    let (change, largest, events) = simulate(controller, strength, every, seed);
-                    let what = format!("{steps} steps, every {every}, {strength}: {change}, s ≤ {largest}");
-                    assert!((-0.135..=-0.0995).contains(&change), "{what}");
+                    let (change, largest, events) =
+                        simulate(controller, |x| times * strength(x), every, seed);
+                    let what =
+                        format!("{name} × {times}, {steps} steps, every {every}: {change}, s ≤ {largest}");
+                    assert!((-0.15..=-0.0995).contains(&change), "{what}");
                     assert!(largest <= 8.0 && !events.is_empty(), "{what}");
                 }
             }
@@ -326,18 +352,18 @@ mod tests {
     fn it_starts_at_the_papers_gain_and_rises_quickly() {
         let controller = Controller::new(course(Target::Below(0.045), 60));
         assert_eq!(controller.gain(), 1.25);
-        let (_, _, events) = simulate(controller, 1.0, 1, 1);
+        let (_, _, events) = simulate(controller, |_| 1.0, 1, 1);
         assert_eq!((events[0].from, events[0].reason), (1.25, Reason::Behind));
         let at_five = events.iter().find(|e| e.to > 5.0).unwrap().step;
         assert!(at_five <= 10, "{at_five}");
         let sentence = events[0].sentence();
-        assert!(sentence.contains("s 1.250 → 1.6"), "{sentence}");
+        assert!(sentence.contains("s 1.250 → 2.435"), "{sentence}");
     }
 
     #[test]
     fn what_does_not_respond_gets_the_cap_and_no_more() {
         let (change, largest, events) =
-            simulate(Controller::new(course(Target::DropPercent(10.0), 60)), 0.0, 1, 3);
+            simulate(Controller::new(course(Target::DropPercent(10.0), 60)), |_| 0.0, 1, 3);
         assert_eq!((change, largest), (0.0, 8.0));
         assert!(events.len() < 30);
     }

@@ -12,7 +12,7 @@
 //! | `mapping` | the numbers of all units → factors of the base rate ([`Mapping`]) |
 //! | `rate` | an optimizer step → the base rate ([`BaseRate`]) |
 //! | `controller` | the course of the alpha STD → the gain ([`Controller`]) |
-//! | `stop` | an evaluation → whether training ends, and why ([`StopRule`]) |
+//! | `stop` | an evaluation → whether its state is kept, whether training ends, and why ([`StopRule`]) |
 //!
 //! What changes during a run is serialisable, so that an interrupted run goes on where it was.
 
@@ -29,5 +29,5 @@ pub use drift::{Drift, InUse, TOLERANCE};
 pub use mapping::{Gain, Mapping, Measure, OutOfRange};
 pub use rate::{BaseRate, Decay, warmup_steps};
 pub use spectra::{Numbers, Spectra};
-pub use stop::{StopRule, Stopped};
+pub use stop::{StopRule, Stopped, Verdict};
 pub use units::{Plan, Unit, UnitOptions, spread};

@@ -1,10 +1,17 @@
-//! When training ends before the last planned epoch, and the sentence that says why.
+//! When training ends, which state is kept, and the sentence that says why.
 
 use serde::{Deserialize, Serialize};
 
 use super::Target;
 
-/// Decides after every evaluation whether training goes on.
+/// Evaluations in a row that find no better state after the one that reached the target, before training
+/// ends: one or two may be chance.
+const SETTLED: u64 = 3;
+
+/// Decides after every evaluation whether training goes on, and which state is the one to keep.
+///
+/// A target alone does not end training, for it can be reached while the model still learns: it does when
+/// no better state that reaches it is found any more. Of the states that reach it the one with the best metric is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StopRule {
     /// The alpha STD to reach, and what it was at the start.
@@ -18,15 +25,31 @@ pub struct StopRule {
     pub grace: u64,
     /// The planned epochs.
     pub epochs: u64,
+    /// The best state is kept; else the last one, and a target counts as reached when that one reaches it.
+    pub keeps_best: bool,
     best: Option<Best>,
+    /// The best one of those that reached the target, with its alpha STD.
+    reached: Option<(Best, f64)>,
     without_better: u64,
+    /// Evaluations since the state that is kept, once one has reached the target.
+    since_kept: u64,
     below: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Best {
-    metric: f64,
+    /// `None` without a metric, or where it is NaN.
+    metric: Option<f64>,
     epoch: f64,
+}
+
+/// What follows from an evaluation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Verdict {
+    /// This state is the one to keep, so far.
+    pub keep: bool,
+    /// Training ends.
+    pub stopped: Option<Stopped>,
 }
 
 /// Why training ended.
@@ -37,12 +60,16 @@ pub enum Stopped {
     Target {
         /// Epochs done.
         epoch: f64,
+        /// Epochs done at the state that is kept.
+        kept_epoch: f64,
         /// The alpha STD at the start.
         start: f64,
-        /// The alpha STD now.
+        /// The alpha STD of the state that is kept.
         now: f64,
         /// What it was to reach.
         goal: f64,
+        /// The metric did not get better any more; else the planned epochs were done.
+        settled: bool,
     },
     /// The metric fell too far.
     MetricDrop {
@@ -85,65 +112,86 @@ impl StopRule {
         max_metric_drop: Option<f64>,
         grace: u64,
         epochs: u64,
+        keeps_best: bool,
     ) -> StopRule {
-        let (best, without_better, below) = (None, 0, 0);
-        StopRule { target, patience, max_metric_drop, grace, epochs, best, without_better, below }
-    }
-
-    /// The best metric so far.
-    pub fn best(&self) -> Option<f64> {
-        self.best.map(|best| best.metric)
+        let (best, reached, without_better, since_kept, below) = (None, None, 0, 0, 0);
+        StopRule {
+            target,
+            patience,
+            max_metric_drop,
+            grace,
+            epochs,
+            keeps_best,
+            best,
+            reached,
+            without_better,
+            since_kept,
+            below,
+        }
     }
 
     /// Takes in an evaluation after `epoch` epochs (a fraction within one), with the alpha STD and the
-    /// metric, where they exist; of the metric more is better. Says whether training ends: the target is
-    /// looked at first, the end of the epochs last.
-    pub fn observe(&mut self, epoch: f64, std: Option<f64>, metric: Option<f64>) -> Option<Stopped> {
+    /// metric, where they exist; of the metric more is better.
+    pub fn observe(&mut self, epoch: f64, std: Option<f64>, metric: Option<f64>) -> Verdict {
         let goal = self.target.map(|(target, start)| (start, target.goal(start)));
-        let reached = goal.zip(std).filter(|((_, goal), now)| now <= goal);
-        let fell = metric.and_then(|metric| self.judge(epoch, metric));
-        if let Some(((start, goal), now)) = reached {
-            return Some(Stopped::Target { epoch, start, now, goal });
+        let now = Best { metric: metric.filter(|metric| !metric.is_nan()), epoch };
+        let is_better = self.best.is_none_or(|best| now.metric > best.metric);
+        let fell = metric.and_then(|_| self.judge(now));
+        let reaches = goal.zip(std).is_some_and(|((_, goal), std)| std <= goal);
+        let keep = match self.reached {
+            _ if !self.keeps_best => true,
+            Some((best, _)) => reaches && now.metric > best.metric,
+            None => reaches || is_better,
+        };
+        if keep && (reaches || !self.keeps_best) {
+            self.reached = std.filter(|_| reaches).map(|std| (now, std));
         }
-        let missed = std.zip(goal.map(|(_, goal)| goal));
         let done = epoch >= self.epochs as f64;
-        fell.or_else(|| done.then_some(Stopped::Epochs { epochs: self.epochs, missed }))
+        self.since_kept =
+            if self.reached.is_some() && !self.is_kept(epoch) { self.since_kept + 1 } else { 0 };
+        let settled = self.since_kept >= SETTLED || metric.is_none();
+        let stopped = match (self.reached, goal) {
+            (Some((kept, now)), Some((start, goal))) => {
+                let settled = settled || fell.is_some();
+                let target = Stopped::Target { epoch, kept_epoch: kept.epoch, start, now, goal, settled };
+                (settled || done).then_some(target)
+            }
+            _ => {
+                let missed = std.zip(goal.map(|(_, goal)| goal));
+                fell.or_else(|| done.then_some(Stopped::Epochs { epochs: self.epochs, missed }))
+            }
+        };
+        Verdict { keep, stopped }
+    }
+
+    /// Whether the state of this epoch is the best of those that reached the target; for a run that keeps its
+    /// last state, the best of all.
+    fn is_kept(&self, epoch: f64) -> bool {
+        let kept = if self.keeps_best { self.reached.map(|(kept, _)| kept) } else { self.best };
+        kept.is_some_and(|kept| kept.epoch == epoch)
     }
 
     /// What the metric alone says.
-    fn judge(&mut self, epoch: f64, metric: f64) -> Option<Stopped> {
+    fn judge(&mut self, now: Best) -> Option<Stopped> {
         let best = match self.best {
-            // NaN is never better, and never a best.
-            Some(best) if metric > best.metric => {
-                self.without_better = 0;
-                Best { metric, epoch }
+            Some(best) if now.metric <= best.metric => best,
+            _ => {
+                (self.without_better, self.below, self.best) = (0, 0, Some(now));
+                return None;
             }
-            Some(best) => {
-                self.without_better += 1;
-                best
-            }
-            None if metric.is_nan() => return None,
-            None => Best { metric, epoch },
         };
-        self.best = Some(best);
-        let drop = self.max_metric_drop.filter(|allowed| has_fallen(best.metric, metric, *allowed));
+        self.without_better += 1;
+        let (epoch, best_epoch) = (now.epoch, best.epoch);
+        // NaN is never better, and never a best.
+        let (best, now) = (best.metric?, now.metric.unwrap_or(f64::NAN));
+        let drop = self.max_metric_drop.filter(|allowed| has_fallen(best, now, *allowed));
         self.below = if drop.is_some() { self.below + 1 } else { 0 };
         if let Some(allowed) = drop.filter(|_| self.below > self.grace) {
-            return Some(Stopped::MetricDrop {
-                epoch,
-                now: metric,
-                best: best.metric,
-                best_epoch: best.epoch,
-                allowed,
-            });
+            return Some(Stopped::MetricDrop { epoch, now, best, best_epoch, allowed });
         }
         let evaluations = self.without_better;
-        self.patience.filter(|patience| evaluations >= (*patience).max(1)).map(|_| Stopped::Patience {
-            epoch,
-            evaluations,
-            best: best.metric,
-            best_epoch: best.epoch,
-        })
+        let patient = self.patience.is_none_or(|patience| evaluations < patience.max(1));
+        (!patient).then_some(Stopped::Patience { epoch, evaluations, best, best_epoch })
     }
 }
 
@@ -162,12 +210,24 @@ impl Stopped {
     /// A whole sentence for people.
     pub fn sentence(&self) -> String {
         match *self {
-            Stopped::Target { epoch, start, now, goal } => format!(
-                "Stopped after {} because the alpha STD reached its target: {now:.6}, at most {goal:.6} was \
-                 asked for, and {start:.6} was the start ({:+.1} %).",
-                epochs(epoch),
-                100.0 * (now / start - 1.0)
-            ),
+            Stopped::Target { epoch, kept_epoch, start, now, goal, settled } => {
+                let why = match (settled, kept_epoch == epoch) {
+                    (true, true) => "",
+                    (true, false) => " and the metric did not get better any more",
+                    (false, _) => " and the planned epochs are done",
+                };
+                let of = if kept_epoch == epoch {
+                    String::new()
+                } else {
+                    format!(" after {}, the best state that reached it", epochs(kept_epoch))
+                };
+                format!(
+                    "Stopped after {} because the alpha STD reached its target{why}: {now:.6}{of}; at most \
+                     {goal:.6} was asked for, and {start:.6} was the start ({:+.1} %).",
+                    epochs(epoch),
+                    100.0 * (now / start - 1.0)
+                )
+            }
             Stopped::MetricDrop { epoch, now, best, best_epoch, allowed } => format!(
                 "Stopped after {} because the metric is {now:.4}, more than {allowed} below its best, {best:.4} \
                  after {}.",
@@ -202,44 +262,80 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_target_ends_training_before_anything_else() {
+    fn a_target_ends_training_when_the_metric_has_settled() {
         let target = Some((Target::DropPercent(10.0), 0.05));
-        let mut rule = StopRule::new(target, Some(1), Some(0.01), 0, 3);
-        assert_eq!(rule.observe(1.0, Some(0.0451), Some(0.8)), None);
-        let stopped = rule.observe(2.0, Some(0.045), Some(0.5)).unwrap();
+        let mut rule = StopRule::new(target, None, None, 0, 9, true);
+        let stds = [0.0451, 0.045, 0.044, 0.046, 0.0449, 0.0448];
+        let metrics = [0.6, 0.5, 0.8, 0.9, 0.7, 0.8];
+        let evaluation = |i: usize| rule.observe((i + 1) as f64, Some(stds[i]), Some(metrics[i]));
+        let seen: Vec<Verdict> = (0..6).map(evaluation).collect();
+        // What reaches the target goes before what does not, then the metric decides.
+        assert_eq!(seen.iter().map(|v| v.keep).collect::<Vec<_>>(), [true, true, true, false, false, false]);
+        assert!(seen[..5].iter().all(|verdict| verdict.stopped.is_none()));
+        let stopped = seen[5].stopped.unwrap();
         assert!(stopped.reached_target());
         assert_eq!(
             stopped.sentence(),
-            "Stopped after 2 epochs because the alpha STD reached its target: 0.045000, at most 0.045000 was \
-             asked for, and 0.050000 was the start (-10.0 %)."
+            "Stopped after 6 epochs because the alpha STD reached its target and the metric did not get better \
+             any more: 0.044000 after 3 epochs, the best state that reached it; at most 0.045000 was asked for, \
+             and 0.050000 was the start (-12.0 %)."
         );
     }
 
     #[test]
+    fn a_state_that_reached_the_target_counts_to_the_end() {
+        let target = Some((Target::DropPercent(10.0), 0.05));
+        let mut rule = StopRule::new(target, None, None, 0, 3, true);
+        assert_eq!(rule.observe(1.0, Some(0.045), Some(0.5)), Verdict { keep: true, stopped: None });
+        assert_eq!(rule.observe(2.0, Some(0.047), Some(0.6)), Verdict { keep: false, stopped: None });
+        let sentence = rule.observe(3.0, Some(0.048), Some(0.7)).stopped.unwrap().sentence();
+        assert!(
+            sentence.starts_with(
+                "Stopped after 3 epochs because the alpha STD reached its target and the planned epochs are \
+                 done: 0.045000 after 1 epoch, the best state that reached it; at most 0.045000"
+            ),
+            "{sentence}"
+        );
+        // A metric that falls too far ends it all the same, and what was reached stays reached.
+        let mut rule = StopRule::new(target, None, Some(0.1), 0, 9, true);
+        let _ = rule.observe(1.0, Some(0.045), Some(0.5));
+        let verdict = rule.observe(2.0, Some(0.047), Some(0.3));
+        assert!(verdict.stopped.is_some_and(|stopped| stopped.reached_target()));
+        // Of a run that keeps its last state only that one counts.
+        let mut rule = StopRule::new(target, None, None, 0, 2, false);
+        let _ = rule.observe(1.0, Some(0.045), Some(0.5));
+        let stopped = rule.observe(2.0, Some(0.047), Some(0.4)).stopped.unwrap();
+        assert!(!stopped.reached_target());
+        // Without a metric there is nothing to wait for.
+        let mut rule = StopRule::new(target, None, None, 0, 9, true);
+        assert!(rule.observe(1.0, Some(0.045), None).stopped.is_some());
+    }
+
+    #[test]
     fn the_metric_may_fall_only_so_far() {
-        let mut rule = StopRule::new(None, None, Some(0.02), 0, 10);
-        assert_eq!(rule.observe(1.0, None, Some(0.90)), None);
+        let mut rule = StopRule::new(None, None, Some(0.02), 0, 10, true);
+        assert_eq!(rule.observe(1.0, None, Some(0.90)).stopped, None);
         // Exactly as far as allowed, by decimals that are no binary fractions.
-        assert_eq!(rule.observe(2.0, None, Some(0.88)), None);
-        let stopped = rule.observe(3.0, None, Some(0.879)).unwrap();
+        assert_eq!(rule.observe(2.0, None, Some(0.88)).stopped, None);
+        let stopped = rule.observe(3.0, None, Some(0.879)).stopped.unwrap();
         assert!(stopped.sentence().contains("0.8790, more than 0.02 below its best, 0.9000 after 1 epoch."));
         // With grace it takes two in a row.
-        let mut rule = StopRule::new(None, None, Some(0.02), 1, 10);
-        let seen = [0.9, 0.8, 0.89, 0.8, 0.7].map(|m| rule.observe(1.0, None, Some(m)).is_some());
+        let mut rule = StopRule::new(None, None, Some(0.02), 1, 10, true);
+        let seen = [0.9, 0.8, 0.89, 0.8, 0.7].map(|m| rule.observe(1.0, None, Some(m)).stopped.is_some());
         assert_eq!(seen, [false, false, false, false, true]);
-        let mut rule = StopRule::new(None, None, Some(0.02), 0, 10);
-        assert_eq!(rule.observe(1.0, None, Some(f64::NAN)), None);
-        assert_eq!(rule.observe(1.0, None, Some(0.5)), None);
-        assert!(rule.observe(1.0, None, Some(f64::NAN)).is_some());
+        let mut rule = StopRule::new(None, None, Some(0.02), 0, 10, true);
+        assert_eq!(rule.observe(1.0, None, Some(f64::NAN)).stopped, None);
+        assert_eq!(rule.observe(1.0, None, Some(0.5)), Verdict { keep: true, stopped: None });
+        assert!(rule.observe(1.0, None, Some(f64::NAN)).stopped.is_some());
     }
 
     #[test]
     fn patience_counts_evaluations_since_the_best() {
-        let mut rule = StopRule::new(None, Some(2), None, 0, 10);
+        let mut rule = StopRule::new(None, Some(2), None, 0, 10, true);
         let seen = [0.5, 0.4, 0.6, 0.6, 0.55].map(|m| rule.observe(1.5, None, Some(m)));
-        assert_eq!(seen.map(|s| s.is_some()), [false, false, false, false, true]);
-        assert_eq!(rule.best(), Some(0.6));
-        let sentence = seen[4].unwrap().sentence();
+        assert_eq!(seen.map(|s| s.stopped.is_some()), [false, false, false, false, true]);
+        assert_eq!(seen.map(|s| s.keep), [true, false, true, false, false]);
+        let sentence = seen[4].stopped.unwrap().sentence();
         assert!(
             sentence.starts_with("Stopped after 1.5 epochs because 2 evaluations in a row"),
             "{sentence}"
@@ -248,9 +344,9 @@ mod tests {
 
     #[test]
     fn epochs_end_it_and_say_what_was_missed() {
-        let mut rule = StopRule::new(Some((Target::Below(0.04), 0.05)), None, None, 0, 1);
+        let mut rule = StopRule::new(Some((Target::Below(0.04), 0.05)), None, None, 0, 1, true);
         let state = serde_json::to_string(&rule).unwrap();
-        let stopped = rule.observe(1.0, Some(0.049), Some(0.7)).unwrap();
+        let stopped = rule.observe(1.0, Some(0.049), Some(0.7)).stopped.unwrap();
         assert!(!stopped.reached_target());
         assert_eq!(
             stopped.sentence(),
@@ -258,7 +354,7 @@ mod tests {
         );
         // A resumed run decides the same.
         let mut again: StopRule = serde_json::from_str(&state).unwrap();
-        assert_eq!(again.observe(1.0, Some(0.049), Some(0.7)), Some(stopped));
+        assert_eq!(again.observe(1.0, Some(0.049), Some(0.7)).stopped, Some(stopped));
         assert_eq!(again, rule);
     }
 }

@@ -68,6 +68,14 @@ pub struct Balancer {
     seconds: f64,
 }
 
+/// How far an alpha in use may be off: where a controller steers by their STD, not so far that it would see
+/// a good part of its way where there is none.
+fn tolerance(controller: Option<&Controller>) -> f64 {
+    let way =
+        controller.map(Controller::course).map(|course| course.start - course.target.goal(course.start));
+    way.filter(|way| *way > 0.0).map_or(TOLERANCE, |way| TOLERANCE.min(0.3 * way))
+}
+
 /// Some weights of a model as a checkpoint in memory.
 fn weights<'a>(problem: &dyn Problem, of: impl Iterator<Item = &'a Parameter>) -> Result<Checkpoint> {
     let mut tensors = Vec::new();
@@ -106,7 +114,7 @@ impl Balancer {
             }
             _ => None,
         };
-        let drift = Drift::new(&alphas, TOLERANCE);
+        let drift = Drift::new(&alphas, tolerance(controller.as_ref()));
         let numbers = Numbers { plan, spectra, drift, controller, start_std, measured_at: 0, computed: 0 };
         Balancer::resume(problem, setting, numbers)
     }
@@ -247,6 +255,7 @@ impl Balancer {
             Some(_) => Vec::new(),
             None => all.filter(|unit| self.in_use.get(*unit).is_some_and(|unit| unit.due)).collect(),
         };
+        let due = if due.is_empty() { self.doubtful() } else { due };
         let busy = self.worker.as_ref().is_some_and(Worker::is_busy);
         // The start has been measured.
         if step > 0 && !due.is_empty() && !busy {
@@ -269,6 +278,25 @@ impl Balancer {
         }
         self.seconds += started.elapsed().as_secs_f64();
         Ok(notes)
+    }
+
+    /// What has to be computed before a controller may take its target for reached: all that was only
+    /// predicted to have moved, where the predictions alone bring the STD to the goal.
+    fn doubtful(&self) -> Vec<usize> {
+        let Numbers { controller: Some(controller), plan, spectra, .. } = &self.numbers else {
+            return Vec::new();
+        };
+        let Course { target, start, .. } = *controller.course();
+        let reaches = |std: Option<f64>| std.is_some_and(|std| target.reached(start, std));
+        let computed = plan.values(Measure::Alpha, spectra);
+        if !reaches(self.alpha_std()) || reaches(spread(&computed)) {
+            return Vec::new();
+        }
+        let moved = |now: Option<f64>, then: Option<f64>| {
+            now.zip(then).is_some_and(|(now, then)| (now - then).abs() > 0.03 * TOLERANCE)
+        };
+        let units = self.alphas().into_iter().zip(computed).enumerate();
+        units.filter(|(_, (now, then))| moved(*now, *then)).map(|(unit, _)| unit).collect()
     }
 
     /// Computes everything now, so that a decision can rest on it.

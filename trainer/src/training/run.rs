@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use evenkeel::balance::{BaseRate, StopRule, Stopped};
+use evenkeel::balance::{BaseRate, StopRule, Stopped, Verdict};
 use evenkeel::rebalance::options::{Keep, Stop, Training};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -103,7 +103,9 @@ impl<'a> Run<'a> {
         // A controller gets one chance to back off.
         let grace = u64::from(balancer.is_controlled());
         let target = target.zip(balancer.start_std());
-        let rule = StopRule::new(target, patience, max_metric_drop, grace, settings.training.epochs);
+        let keeps_best = settings.keep == Keep::Best;
+        let rule =
+            StopRule::new(target, patience, max_metric_drop, grace, settings.training.epochs, keeps_best);
         let state = State {
             step: 0,
             rule,
@@ -275,12 +277,9 @@ impl<'a> Run<'a> {
         let scores = self.problem.evaluate(&mut |done, of| self.bar.evaluating(done, of))?;
         record.scores = scores.iter().map(|score| (score.name.clone(), score.value)).collect();
         let metric = scores.first().map(|score| score.value);
-        let stopped = self.state.rule.observe(record.epoch, std, metric);
+        let Verdict { keep, stopped } = self.state.rule.observe(record.epoch, std, metric);
         record.notes.extend(metric.and_then(|metric| self.balancer.evaluated(step, metric)));
-        let better = |best: &Vec<Score>| metric > best.first().map(|score| score.value);
-        // A state that reaches the target is what was asked for, whatever came before it.
-        let reached = stopped.is_some_and(|stopped| stopped.reached_target());
-        if self.settings.keep == Keep::Best && (reached || self.state.best.as_ref().is_none_or(better)) {
+        if self.settings.keep == Keep::Best && keep {
             self.write_model("best")?;
             self.state.best = Some(scores.clone());
         }
