@@ -13,6 +13,7 @@ pub mod error;
 pub mod model;
 pub mod optimizer;
 mod output;
+pub mod picture;
 pub mod rebalance;
 pub mod score;
 mod summary;

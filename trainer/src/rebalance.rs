@@ -1,5 +1,7 @@
 //! A run from its options to its result.
 
+use std::path::Path;
+
 use evenkeel::balance::{BaseRate, warmup_steps};
 use evenkeel::rebalance::options::{Balance, OptimizerKind, Options};
 use evenkeel::{Checkpoint, OpenOptions, Report, Silent, analyze};
@@ -8,6 +10,7 @@ use tch::{Cuda, Device};
 use crate::error::{Error, Result};
 use crate::optimizer::{AdafactorSettings, AdamSettings, Optimizer, SamSettings, Settings, SgdSettings};
 use crate::output::Output;
+use crate::picture;
 use crate::summary::{self, Summary};
 use crate::text::Text;
 use crate::training::{self, Balancer, Finished, Problem, Run, Setting, steps_per_epoch};
@@ -60,6 +63,7 @@ fn train(
     output: &Output,
 ) -> Result<Finished> {
     let directory = output.training();
+    let title = title(options);
     let settings = training::Settings {
         training: &options.training,
         stop: &options.stop,
@@ -67,6 +71,7 @@ fn train(
         rate: setting.rate,
         directory: &directory,
         quiet: options.quiet,
+        title: &title,
     };
     if options.resume
         && let Some(run) = Run::resume(settings, text, optimizer(options), setting)?
@@ -96,7 +101,21 @@ fn conclude(
     output.write_report(&json)?;
     println!("{}", summary.table());
     println!("The result is {}.", output.directory().display());
+    let picture = output.training().join(picture::PICTURE);
+    if picture.is_file() {
+        println!("The run is drawn in {}.", picture.display());
+    }
     Ok(options.stop.target.is_none() || finished.stopped.reached_target())
+}
+
+/// What is trained on what, in a line.
+fn title(options: &Options) -> String {
+    let name = |path: &Path| {
+        // `.` and `..` have no name of their own.
+        let whole = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        whole.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    };
+    format!("{} on {}", name(&options.model), name(&options.data.train))
 }
 
 /// `--dry-run`: what would happen.

@@ -17,6 +17,7 @@ use super::state::{self, States};
 use crate::data::random::order;
 use crate::error::{Error, Result};
 use crate::optimizer::{self, Optimizer};
+use crate::picture::{self, Heading};
 
 /// Set by Ctrl-C: the loop saves its state after the step, and ends.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -36,6 +37,8 @@ pub struct Settings<'a> {
     pub directory: &'a Path,
     /// No progress bar.
     pub quiet: bool,
+    /// What is trained on what, above the picture.
+    pub title: &'a str,
 }
 
 /// A run that has come to its end.
@@ -176,6 +179,10 @@ impl<'a> Run<'a> {
                 logs.flush()?;
                 self.save()?;
             }
+            if epoch_ends || interrupted {
+                logs.flush()?;
+                self.draw(&units);
+            }
             if interrupted && self.state.stopped.is_none() {
                 self.bar.clear();
                 return Err(Error::Interrupted { step: self.state.step });
@@ -183,6 +190,28 @@ impl<'a> Run<'a> {
         }
         self.bar.clear();
         self.result()
+    }
+
+    /// Draws the run so far. That this fails is no reason to end it.
+    fn draw(&self, units: &[String]) {
+        let before: Vec<(String, f64)> =
+            self.state.before.iter().map(|score| (score.name.clone(), score.value)).collect();
+        let heading = Heading {
+            title: self.settings.title,
+            units,
+            before: &before,
+            start_std: self.balancer.start_std(),
+            target_std: self.goal(),
+            steps_per_epoch: self.settings.rate.steps_per_epoch,
+        };
+        if let Err(error) = picture::draw(self.settings.directory, &heading) {
+            self.bar.say(&format!("The picture of the run was not drawn: {error}"));
+        }
+    }
+
+    /// The alpha STD to reach.
+    fn goal(&self) -> Option<f64> {
+        self.settings.stop.target.zip(self.balancer.start_std()).map(|(target, start)| target.goal(start))
     }
 
     /// One optimizer step.
@@ -256,12 +285,7 @@ impl<'a> Run<'a> {
     fn evaluate(&mut self, record: &mut Record) -> Result<Option<Stopped>> {
         let step = self.state.step;
         // What decides over the end, or is shown as the end, is computed.
-        let goal = self
-            .settings
-            .stop
-            .target
-            .zip(self.balancer.start_std())
-            .map(|(target, start)| target.goal(start));
+        let goal = self.goal();
         let last = step >= self.settings.rate.steps;
         let near =
             goal.zip(record.alpha_std).is_some_and(|(goal, std)| std <= goal + evenkeel::balance::TOLERANCE);
