@@ -8,6 +8,7 @@ use evenkeel::{Checkpoint, OpenOptions, Report, Silent, analyze};
 use tch::{Cuda, Device};
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::optimizer::{AdafactorSettings, AdamSettings, Optimizer, SamSettings, Settings, SgdSettings};
 use crate::output::Output;
 use crate::picture;
@@ -30,6 +31,18 @@ pub fn rebalance(options: &Options) -> Result<bool> {
     let (text, notes) = Text::open(options, device)?;
     for note in &notes {
         eprintln!("{note}");
+    }
+    let need = text.memory(options);
+    // What the model takes already is there for it. What a GPU has left, nobody is asked.
+    let available =
+        if device.is_cuda() { None } else { memory::available().map(|bytes| bytes + need.weights) };
+    // A dry run shows everything else first.
+    let warning = match need.check(available) {
+        Err(error) if options.dry_run => Some(error.to_string()),
+        checked => checked?,
+    };
+    if let Some(warning) = warning {
+        eprintln!("{warning}");
     }
     let rate = base_rate(options, text.examples());
     // Of the weights as they are read: a resumed run compares with the same start.
@@ -136,16 +149,10 @@ fn plan(options: &Options, text: &Text, balancer: &Balancer, rate: BaseRate, dev
         rate.warmup_steps
     );
     let parameters: usize = text.parameters().iter().map(|parameter| parameter.tensor.numel()).sum();
-    // Weights, gradients, and what the optimizer keeps: in F32.
-    let copies = match options.optimizer.kind {
-        OptimizerKind::AdamW | OptimizerKind::Adam => 4,
-        OptimizerKind::Sgd if options.optimizer.beta1 > 0.0 => 3,
-        OptimizerKind::Adafactor | OptimizerKind::Sgd => 2,
-    } + usize::from(options.optimizer.sam.is_some());
     println!(
-        "{:.1} million parameters: {:.0} MB for weights, gradients and the optimizer on {device:?}, and what a batch takes.",
+        "{:.1} million parameters, on {device:?}.\n{}",
         parameters as f64 / 1e6,
-        (copies * 4 * parameters) as f64 / 1e6
+        text.memory(options).sentence()
     );
     Ok(())
 }

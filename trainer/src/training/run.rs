@@ -14,10 +14,10 @@ use super::log::{Logs, Record};
 use super::problem::{Problem, Score};
 use super::progress::Bar;
 use super::state::{self, States};
-use crate::data::random::order;
 use crate::error::{Error, Result};
 use crate::optimizer::{self, Optimizer};
 use crate::picture::{self, Heading};
+use crate::random::{order, reseed};
 
 /// Set by Ctrl-C: the loop saves its state after the step, and ends.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -272,7 +272,7 @@ impl<'a> Run<'a> {
     fn gradients(&self, examples: &[usize], step: u64, pass: u64) -> Result<f64> {
         let mut total = 0.0;
         for (number, batch) in examples.chunks(self.settings.training.batch).enumerate() {
-            crate::torch::reseed(self.settings.training.seed, step, 2 * number as u64 + pass);
+            reseed(self.settings.training.seed, step, 2 * number as u64 + pass);
             let share = batch.len() as f64 / examples.len() as f64;
             let loss = self.problem.loss(batch)?.f_mul_scalar(share)?;
             loss.f_backward()?;

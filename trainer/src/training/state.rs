@@ -115,8 +115,9 @@ fn write_tensors(path: &Path, tensors: &[(&str, &Tensor)]) -> Result<()> {
         let shape: &Vec<usize> = shape;
         views.push((*name, TensorView::new(*dtype, shape.clone(), bytes).map_err(failed)?));
     }
-    let bytes = safetensors::serialize(views, None).map_err(failed)?;
-    write(path, &bytes)
+    // Not by way of a second copy of all of it in memory.
+    safetensors::serialize_to_file(views, None, path).map_err(failed)?;
+    File::open(path).and_then(|file| file.sync_all()).map_err(Error::io("write", path))
 }
 
 fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
