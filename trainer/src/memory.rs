@@ -9,13 +9,14 @@
 //!   kernels keep none of them);
 //!
 //! and the gradients of one layer's values while it is being differentiated. With gradient checkpointing
-//! one layer is kept whole, and of the others their inputs. With bf16 matrices' inputs are kept a second
-//! time in two bytes, and so are the matrices themselves.
+//! one layer is kept whole, and of the others their inputs. With bf16 matrices' inputs and outputs take two
+//! bytes, and the matrices are kept a second time in two bytes.
 //!
 //! The gradients of weights grow while values are given back, so that a step needs the larger of the two
-//! rather than their sum, unless gradients of several batches are added up. Writing a state copies one
-//! file's tensors. Not counted: libtorch itself (about 0.3 GB), the data, the checkpoint that is read,
-//! and what the allocator loses, some per cent.
+//! rather than their sum, unless gradients of several batches are added up, or values are computed twice.
+//! Writing a state copies one file's tensors. Not counted: libtorch itself and the program (about 0.3 GB, of
+//! which 0.1 GB are its own), the data, the checkpoint that is read, and what the allocator loses, some per cent.
+//! Of MiniLM (fixtures/memory.py) this is what was measured, to 10 per cent.
 
 use evenkeel::rebalance::options::{OptimizerKind, Options};
 use evenkeel::text::bytes as shown;
@@ -65,7 +66,7 @@ pub fn need(options: &Options, config: &Config, parameters: usize, batch: Batch)
         gradients: weights,
         optimizer: moments + if options.optimizer.sam.is_some() { weights } else { 0 },
         batch: batch_bytes(options, config, batch),
-        adds_up: options.training.accumulation > 1,
+        adds_up: options.training.accumulation > 1 || options.training.checkpointing,
         saving: weights.max(moments),
     }
 }
@@ -74,18 +75,21 @@ fn batch_bytes(options: &Options, config: &Config, batch: Batch) -> u64 {
     let (hidden, inner) = (config.hidden as u64, config.intermediate as u64);
     let (heads, length) = (config.heads as u64, batch.length as u64);
     let tokens = batch.examples as u64 * length;
-    let bf16 = options.training.bf16;
     let attention = if config.attention_dropout > 0.0 && !batch.on_gpu { 3 * heads * length } else { hidden };
     let masks = if config.hidden_dropout > 0.0 { 2 * hidden } else { 0 };
-    let layer = 4 * (8 * hidden + masks + 2 * inner + attention)
-        // The inputs of query, key and value (one cast), output, and both halves.
-        + if bf16 { 2 * (3 * hidden + inner) } else { 0 };
-    // Gradients of the largest values of a layer, while their own are still there.
-    let transient = 4 * (2 * heads * length).max(2 * inner).max(4 * hidden);
+    let layer = match options.training.bf16 {
+        false => 4 * (8 * hidden + masks + 2 * inner + attention),
+        // In F32 the norms and attention stay.
+        true => 4 * (7 * hidden + attention) + 2 * (3 * hidden + masks + 2 * inner),
+    };
+    // Gradients of a layer's values, while its own are still there.
+    let scores = if batch.on_gpu { hidden } else { 3 * heads * length };
+    let transient = 4 * (scores + 2 * inner);
     let layers = config.layers as u64;
     let kept = if options.training.checkpointing { layer + 4 * hidden * layers } else { layer * layers };
     let embeddings = 4 * 4 * hidden;
-    let cast = if bf16 { 2 * layers * (4 * hidden * hidden + 2 * hidden * inner) } else { 0 };
+    let cast =
+        if options.training.bf16 { 2 * layers * (4 * hidden * hidden + 2 * hidden * inner) } else { 0 };
     tokens * (kept + transient + embeddings) + cast
 }
 
