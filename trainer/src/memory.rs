@@ -15,14 +15,17 @@
 //! The gradients of weights grow while values are given back, so that a step needs the larger of the two
 //! rather than their sum, unless gradients of several batches are added up, or values are computed twice.
 //! Writing a state copies one file's tensors. Not counted: libtorch itself and the program (about 0.3 GB, of
-//! which 0.1 GB are its own), the data, the checkpoint that is read, and what the allocator loses, some per cent.
-//! Of MiniLM (fixtures/memory.py) this is what was measured, to 10 per cent.
+//! which 0.1 GB are its own), the data, the checkpoint that is read.
+//! fixtures/memory.py measures runs: of MiniLM this is what they take, to about a tenth.
 
 use evenkeel::rebalance::options::{OptimizerKind, Options};
 use evenkeel::text::bytes as shown;
 
 use crate::error::{Error, Result};
 use crate::model::Config;
+
+/// Of so many bytes the allocator loses one, between those in use.
+const ALLOCATOR_LOSS: u64 = 20;
 
 /// The bytes that a run needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +105,8 @@ impl Need {
     /// The most at any moment.
     pub fn peak(&self) -> u64 {
         let step = if self.adds_up { self.gradients + self.batch } else { self.gradients.max(self.batch) };
-        self.weights + self.optimizer + step.max(self.saving)
+        let used = self.weights + self.optimizer + step.max(self.saving);
+        used + used / ALLOCATOR_LOSS
     }
 
     /// For people.
@@ -195,9 +199,9 @@ mod tests {
 
     #[test]
     fn gradients_and_a_batch_share_their_room() {
-        assert_eq!((NEED.fixed(), NEED.peak()), (400, 800));
-        assert_eq!(Need { adds_up: true, ..NEED }.peak(), 900);
-        assert_eq!(Need { batch: 10, ..NEED }.peak(), 500);
+        assert_eq!((NEED.fixed(), NEED.peak()), (400, 840));
+        assert_eq!(Need { adds_up: true, ..NEED }.peak(), 945);
+        assert_eq!(Need { batch: 10, ..NEED }.peak(), 525);
     }
 
     #[test]
@@ -206,11 +210,11 @@ mod tests {
         for part in ["400", "399", "--optimizer adafactor"] {
             assert!(message.contains(part), "{message}");
         }
-        let warning = NEED.check(Some(799)).unwrap().unwrap();
-        for part in ["800", "799", "--batch", "--max-length", "--gradient-checkpointing"] {
+        let warning = NEED.check(Some(839)).unwrap().unwrap();
+        for part in ["840", "839", "--batch", "--max-length", "--gradient-checkpointing"] {
             assert!(warning.contains(part), "{warning}");
         }
-        assert_eq!(NEED.check(Some(800)).unwrap(), None);
+        assert_eq!(NEED.check(Some(840)).unwrap(), None);
         assert_eq!(NEED.check(None).unwrap(), None);
     }
 

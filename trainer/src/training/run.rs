@@ -78,6 +78,17 @@ pub fn steps_per_epoch(examples: usize, training: &Training) -> u64 {
     examples.div_ceil(training.batch).div_ceil(training.accumulation) as u64
 }
 
+/// Puts models back that a killed run had moved out of the way, and not yet replaced.
+fn recover_models(directory: &Path) -> Result<()> {
+    for name in ["best", "last"] {
+        let (place, old) = (directory.join(name), directory.join(format!("{name}.old")));
+        if old.is_dir() && !place.exists() {
+            std::fs::rename(&old, &place).map_err(Error::io("rename", &old))?;
+        }
+    }
+    Ok(())
+}
+
 /// A run in progress.
 pub struct Run<'a> {
     settings: Settings<'a>,
@@ -133,6 +144,7 @@ impl<'a> Run<'a> {
     ) -> Result<Option<Run<'a>>> {
         let states = States::in_directory(settings.directory);
         let Some(saved) = states.load::<State>()? else { return Ok(None) };
+        recover_models(settings.directory)?;
         let parameters = problem.parameters();
         let named: Vec<(&str, &Tensor)> = parameters.iter().map(|p| (p.name.as_str(), &p.tensor)).collect();
         state::restore(saved.parameters, &named)?;
@@ -360,5 +372,23 @@ impl<'a> Run<'a> {
             model: self.settings.directory.join(name),
             seconds,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Killed between the two renames of a model.
+    #[test]
+    fn a_model_that_was_moved_away_comes_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["best.old", "last.old", "last"] {
+            std::fs::create_dir(at(name)).unwrap();
+        }
+        recover_models(directory.path()).unwrap();
+        assert!(at("best").is_dir() && !at("best.old").exists());
+        assert!(at("last").is_dir() && at("last.old").is_dir());
     }
 }
