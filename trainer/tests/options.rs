@@ -337,6 +337,37 @@ fn a_target_decides_over_the_exit_code_and_is_drawn() {
     );
 }
 
+/// The numbers behind `a batch` and `weights` of a dry run, in kB.
+fn planned(place: &Place, more: &str) -> (f64, f64) {
+    let said = place.run("plan", &format!("{USUAL} --dry-run {more}"), 0);
+    let kilobytes = |name: &str| -> f64 {
+        let (_, rest) = said.split_once(name).unwrap();
+        let (number, rest) = rest.split_once(' ').unwrap();
+        let unit = if rest.starts_with("MB") { 1e3 } else { 1.0 };
+        number.parse::<f64>().unwrap() * unit
+    };
+    (kilobytes("a batch "), kilobytes("weights "))
+}
+
+#[test]
+fn memory_follows_from_the_sizes() {
+    let place = Place::new().with_sentences();
+    let (eight, weights) = planned(&place, "--batch 8");
+    let parameters: usize = tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    // And a head for two labels.
+    let expected = 4.0 * (parameters + 2 * HIDDEN + 2) as f64 / 1e3;
+    assert!((weights - expected).abs() < 0.06, "{weights} {expected}");
+    // The formula of memory.rs, for five tokens an example: layers, one layer's gradients, embeddings.
+    let (hidden, scores) = (HIDDEN as f64, 4.0 * 5.0);
+    let token =
+        3.0 * (10.0 * hidden + 4.0 * hidden + 3.0 * scores) + 3.0 * scores + 4.0 * hidden + 4.0 * hidden;
+    assert!((eight - 8.0 * 5.0 * 4.0 * token / 1e3).abs() < 0.06, "{eight}");
+    let (four, _) = planned(&place, "--batch 4");
+    assert!((2.0 * four - eight).abs() < 0.2, "{four} {eight}");
+    let (checkpointed, _) = planned(&place, "--batch 8 --gradient-checkpointing");
+    assert!(checkpointed < 0.6 * eight, "{checkpointed} {eight}");
+}
+
 /// Steps enough that a kill finds the run at work, with states all along.
 const LONG: &str =
     "--train train.jsonl --eval train.jsonl --batch 4 --epochs 40 --lr 1e-3 --keep last --save-steps 3";
