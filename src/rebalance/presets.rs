@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a classifier is judged by. Of all of them more is better.
+/// What a classifier or a regression is judged by; the trainer computes it. Of all of them more is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MetricName {
@@ -26,13 +26,15 @@ pub enum MetricName {
     Spearman,
     /// The mean of accuracy and F1.
     AccuracyF1,
+    /// The mean of accuracy and macro-F1 (CB).
+    AccuracyMacroF1,
     /// The mean of Pearson's and Spearman's coefficients.
     PearsonSpearman,
 }
 
 impl MetricName {
     /// All of them.
-    pub const ALL: [MetricName; 9] = [
+    pub const ALL: [MetricName; 10] = [
         MetricName::Accuracy,
         MetricName::F1,
         MetricName::MacroF1,
@@ -41,6 +43,7 @@ impl MetricName {
         MetricName::Pearson,
         MetricName::Spearman,
         MetricName::AccuracyF1,
+        MetricName::AccuracyMacroF1,
         MetricName::PearsonSpearman,
     ];
 
@@ -55,6 +58,7 @@ impl MetricName {
             MetricName::Pearson => "pearson",
             MetricName::Spearman => "spearman",
             MetricName::AccuracyF1 => "accuracy-f1",
+            MetricName::AccuracyMacroF1 => "accuracy-macro-f1",
             MetricName::PearsonSpearman => "pearson-spearman",
         }
     }

@@ -10,9 +10,12 @@
 
 pub mod data;
 pub mod error;
+pub mod memory;
 pub mod model;
 pub mod optimizer;
 mod output;
+pub mod picture;
+pub mod random;
 pub mod rebalance;
 pub mod score;
 mod summary;

@@ -1,13 +1,17 @@
 //! A run from its options to its result.
 
+use std::path::Path;
+
 use evenkeel::balance::{BaseRate, warmup_steps};
 use evenkeel::rebalance::options::{Balance, OptimizerKind, Options};
 use evenkeel::{Checkpoint, OpenOptions, Report, Silent, analyze};
 use tch::{Cuda, Device};
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::optimizer::{AdafactorSettings, AdamSettings, Optimizer, SamSettings, Settings, SgdSettings};
 use crate::output::Output;
+use crate::picture;
 use crate::summary::{self, Summary};
 use crate::text::Text;
 use crate::training::{self, Balancer, Finished, Problem, Run, Setting, steps_per_epoch};
@@ -27,6 +31,18 @@ pub fn rebalance(options: &Options) -> Result<bool> {
     let (text, notes) = Text::open(options, device)?;
     for note in &notes {
         eprintln!("{note}");
+    }
+    let need = text.memory(options);
+    // What the model takes already is there for it. What a GPU has left, nobody is asked.
+    let available =
+        if device.is_cuda() { None } else { memory::available().map(|bytes| bytes + need.weights) };
+    // A dry run shows everything else first.
+    let warning = match need.check(available) {
+        Err(error) if options.dry_run => Some(error.to_string()),
+        checked => checked?,
+    };
+    if let Some(warning) = warning {
+        eprintln!("{warning}");
     }
     let rate = base_rate(options, text.examples());
     // Of the weights as they are read: a resumed run compares with the same start.
@@ -60,6 +76,7 @@ fn train(
     output: &Output,
 ) -> Result<Finished> {
     let directory = output.training();
+    let title = title(options);
     let settings = training::Settings {
         training: &options.training,
         stop: &options.stop,
@@ -67,6 +84,7 @@ fn train(
         rate: setting.rate,
         directory: &directory,
         quiet: options.quiet,
+        title: &title,
     };
     if options.resume
         && let Some(run) = Run::resume(settings, text, optimizer(options), setting)?
@@ -96,7 +114,21 @@ fn conclude(
     output.write_report(&json)?;
     println!("{}", summary.table());
     println!("The result is {}.", output.directory().display());
+    let picture = output.training().join(picture::PICTURE);
+    if picture.is_file() {
+        println!("The run is drawn in {}.", picture.display());
+    }
     Ok(options.stop.target.is_none() || finished.stopped.reached_target())
+}
+
+/// What is trained on what, in a line.
+fn title(options: &Options) -> String {
+    let name = |path: &Path| {
+        // `.` and `..` have no name of their own.
+        let whole = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        whole.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    };
+    format!("{} on {}", name(&options.model), name(&options.data.train))
 }
 
 /// `--dry-run`: what would happen.
@@ -117,16 +149,10 @@ fn plan(options: &Options, text: &Text, balancer: &Balancer, rate: BaseRate, dev
         rate.warmup_steps
     );
     let parameters: usize = text.parameters().iter().map(|parameter| parameter.tensor.numel()).sum();
-    // Weights, gradients, and what the optimizer keeps: in F32.
-    let copies = match options.optimizer.kind {
-        OptimizerKind::AdamW | OptimizerKind::Adam => 4,
-        OptimizerKind::Sgd if options.optimizer.beta1 > 0.0 => 3,
-        OptimizerKind::Adafactor | OptimizerKind::Sgd => 2,
-    } + usize::from(options.optimizer.sam.is_some());
     println!(
-        "{:.1} million parameters: {:.0} MB for weights, gradients and the optimizer on {device:?}, and what a batch takes.",
+        "{:.1} million parameters, on {device:?}.\n{}",
         parameters as f64 / 1e6,
-        (copies * 4 * parameters) as f64 / 1e6
+        text.memory(options).sentence()
     );
     Ok(())
 }

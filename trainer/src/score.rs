@@ -5,46 +5,9 @@
 //! and Spearman's correlations are NaN if one side is constant or there are fewer than two rows (SciPy's).
 //! Every score of no rows is NaN.
 
+use evenkeel::rebalance::presets::MetricName;
+
 use crate::error::{Error, Result};
-
-/// A score. Larger is better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Metric {
-    /// The part of the rows that is right.
-    Accuracy,
-    /// F1 of class 1, for two classes.
-    F1,
-    /// The mean of all classes' F1.
-    MacroF1,
-    /// F1 over all classes together; for one label a row the same as accuracy.
-    MicroF1,
-    /// The Matthews correlation (Gorodkin's, for more than two classes).
-    Matthews,
-    /// Pearson's correlation.
-    Pearson,
-    /// Spearman's rank correlation, equal values sharing their mean rank.
-    Spearman,
-    /// The mean of accuracy and F1 (MRPC, QQP).
-    AccuracyF1,
-    /// The mean of accuracy and macro-F1 (CB).
-    AccuracyMacroF1,
-    /// The mean of Pearson's and Spearman's correlations (STS-B).
-    PearsonSpearman,
-}
-
-/// All of them, with the names that logs and options use.
-pub const METRICS: &[(&str, Metric)] = &[
-    ("accuracy", Metric::Accuracy),
-    ("f1", Metric::F1),
-    ("macro-f1", Metric::MacroF1),
-    ("micro-f1", Metric::MicroF1),
-    ("matthews", Metric::Matthews),
-    ("pearson", Metric::Pearson),
-    ("spearman", Metric::Spearman),
-    ("accuracy-f1", Metric::AccuracyF1),
-    ("accuracy-macro-f1", Metric::AccuracyMacroF1),
-    ("pearson-spearman", Metric::PearsonSpearman),
-];
 
 /// What a model said of the evaluation data, and what is right.
 #[derive(Clone, Copy, Debug)]
@@ -67,76 +30,53 @@ pub enum Outputs<'a> {
     },
 }
 
-impl Metric {
-    /// The metric of a name.
-    pub fn named(name: &str) -> Option<Metric> {
-        METRICS.iter().find(|(known, _)| *known == name).map(|(_, metric)| *metric)
-    }
+/// Checks, before any work, that a metric can be computed for a task.
+///
+/// # Errors
+/// It is about classes, and the task is a regression, or the other way round; or about two classes, and
+/// there are more.
+pub fn suits(metric: MetricName, regression: bool, classes: usize) -> Result<()> {
+    let name = metric.name();
+    let reason = match (metric.is_of_numbers(), regression) {
+        (true, false) => format!("the metric {name} is for regression, not for classes."),
+        (false, true) => format!("the metric {name} is for classes, not for regression."),
+        _ if metric.is_of_two_labels() && classes != 2 => {
+            format!("the metric {name} is for two classes, not {classes}; take macro-f1.")
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::Option(reason))
+}
 
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        METRICS.iter().find(|(_, metric)| *metric == self).map_or("", |(name, _)| name)
-    }
-
-    /// Whether it is about numbers, not classes.
-    pub fn is_of_regression(self) -> bool {
-        matches!(self, Metric::Pearson | Metric::Spearman | Metric::PearsonSpearman)
-    }
-
-    /// Whether it wants exactly two classes.
-    pub fn is_binary(self) -> bool {
-        matches!(self, Metric::F1 | Metric::AccuracyF1)
-    }
-
-    /// Checks, before any work, that it can be computed for a task.
-    ///
-    /// # Errors
-    /// It is about classes, and the task is a regression, or the other way round; or about two classes, and
-    /// there are more.
-    pub fn suits(self, regression: bool, classes: usize) -> Result<()> {
-        let name = self.name();
-        let reason = match (self.is_of_regression(), regression) {
-            (true, false) => format!("the metric {name} is for regression, not for classes."),
-            (false, true) => format!("the metric {name} is for classes, not for regression."),
-            _ if self.is_binary() && classes != 2 => {
-                format!("the metric {name} is for two classes, not {classes}; take macro-f1.")
-            }
-            _ => return Ok(()),
-        };
-        Err(Error::Option(reason))
-    }
-
-    /// Its value.
-    ///
-    /// # Errors
-    /// As [`Metric::suits`].
-    pub fn value(self, outputs: Outputs) -> Result<f64> {
-        match outputs {
-            Outputs::Classes { predicted, expected, classes } => {
-                self.suits(false, classes)?;
-                let counts = Counts::new(predicted, expected, classes);
-                Ok(match self {
-                    Metric::F1 => counts.f1(1),
-                    Metric::MacroF1 => counts.macro_f1(),
-                    Metric::Matthews => counts.matthews(),
-                    Metric::AccuracyF1 => (counts.accuracy() + counts.f1(1)) / 2.0,
-                    Metric::AccuracyMacroF1 => (counts.accuracy() + counts.macro_f1()) / 2.0,
-                    _ => counts.accuracy(),
-                })
-            }
-            Outputs::Values { predicted, expected } => {
-                self.suits(true, 1)?;
-                let spearman = || pearson(&ranks(predicted), &ranks(expected));
-                Ok(match self {
-                    Metric::Spearman => spearman(),
-                    Metric::PearsonSpearman => (pearson(predicted, expected) + spearman()) / 2.0,
-                    _ => pearson(predicted, expected),
-                })
-            }
+/// The value of a metric.
+///
+/// # Errors
+/// As [`suits`].
+pub fn value(metric: MetricName, outputs: Outputs) -> Result<f64> {
+    match outputs {
+        Outputs::Classes { predicted, expected, classes } => {
+            suits(metric, false, classes)?;
+            let counts = Counts::new(predicted, expected, classes);
+            Ok(match metric {
+                MetricName::F1 => counts.f1(1),
+                MetricName::MacroF1 => counts.macro_f1(),
+                MetricName::Matthews => counts.matthews(),
+                MetricName::AccuracyF1 => (counts.accuracy() + counts.f1(1)) / 2.0,
+                MetricName::AccuracyMacroF1 => (counts.accuracy() + counts.macro_f1()) / 2.0,
+                _ => counts.accuracy(),
+            })
+        }
+        Outputs::Values { predicted, expected } => {
+            suits(metric, true, 1)?;
+            let spearman = || pearson(&ranks(predicted), &ranks(expected));
+            Ok(match metric {
+                MetricName::Spearman => spearman(),
+                MetricName::PearsonSpearman => (pearson(predicted, expected) + spearman()) / 2.0,
+                _ => pearson(predicted, expected),
+            })
         }
     }
 }
-
 /// The class with the largest logit in each row of `classes` numbers; of equal ones the first. NaN is never
 /// the largest.
 pub fn argmax(logits: &[f32], classes: usize) -> Vec<i64> {
@@ -264,34 +204,25 @@ fn ranks(values: &[f64]) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    fn classes(metric: Metric, predicted: &[i64], expected: &[i64], classes: usize) -> f64 {
-        metric.value(Outputs::Classes { predicted, expected, classes }).unwrap()
-    }
-
-    #[test]
-    fn names_lead_to_metrics_and_back() {
-        for (name, metric) in METRICS {
-            assert_eq!(Metric::named(name), Some(*metric));
-            assert_eq!(metric.name(), *name);
-        }
-        assert_eq!(Metric::named("bleu"), None);
+    fn classes(metric: MetricName, predicted: &[i64], expected: &[i64], classes: usize) -> f64 {
+        value(metric, Outputs::Classes { predicted, expected, classes }).unwrap()
     }
 
     #[test]
     fn metrics_refuse_tasks_that_they_do_not_suit() {
-        assert!(Metric::F1.suits(false, 3).unwrap_err().to_string().contains("not 3"));
-        assert!(Metric::Pearson.suits(false, 2).is_err());
-        assert!(Metric::Accuracy.suits(true, 1).is_err());
-        assert!(Metric::MacroF1.suits(false, 3).is_ok());
+        assert!(suits(MetricName::F1, false, 3).unwrap_err().to_string().contains("not 3"));
+        assert!(suits(MetricName::Pearson, false, 2).is_err());
+        assert!(suits(MetricName::Accuracy, true, 1).is_err());
+        assert!(suits(MetricName::MacroF1, false, 3).is_ok());
     }
 
     #[test]
     fn nothing_has_no_score() {
-        for (_, metric) in METRICS.iter().filter(|(_, metric)| !metric.is_of_regression()) {
-            assert!(classes(*metric, &[], &[], 2).is_nan(), "{metric:?}");
+        for metric in MetricName::ALL.into_iter().filter(|metric| !metric.is_of_numbers()) {
+            assert!(classes(metric, &[], &[], 2).is_nan(), "{metric:?}");
         }
         let none = Outputs::Values { predicted: &[], expected: &[] };
-        assert!(Metric::PearsonSpearman.value(none).unwrap().is_nan());
+        assert!(value(MetricName::PearsonSpearman, none).unwrap().is_nan());
     }
 
     #[test]

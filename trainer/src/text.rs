@@ -3,15 +3,16 @@
 use std::path::Path;
 
 use evenkeel::rebalance::options::{self, Options};
-use evenkeel::rebalance::presets::Preset;
+use evenkeel::rebalance::presets::{MetricName, Preset};
 use evenkeel::source::ModelConfig;
 use tch::{Device, Kind, Tensor};
 
 use crate::data::subset::Choice;
 use crate::data::{Column, Columns, Examples, Labels, Prepared, Sources, Targets, TextTokenizer, prepare};
 use crate::error::{Error, Result};
+use crate::memory::{self, Batch, Need};
 use crate::model::{self, Directory, Pretrained, Task};
-use crate::score::{Metric, Outputs, argmax};
+use crate::score::{self, Outputs, argmax};
 use crate::training::{Mode, Parameter, Problem, Score};
 
 /// Examples of an evaluation batch: no gradients are kept, so that it may be larger than one of training.
@@ -24,7 +25,7 @@ pub struct Text {
     train: Examples,
     eval: Examples,
     labels: Labels,
-    metrics: Vec<Metric>,
+    metrics: Vec<MetricName>,
     device: Device,
 }
 
@@ -51,10 +52,9 @@ impl Text {
                 "the tokenizer gives token {largest}, but the model knows {vocabulary}: they do not belong together."
             )));
         }
-        let metrics: Vec<Metric> =
-            options.data.metrics.iter().filter_map(|metric| Metric::named(metric.name())).collect();
+        let metrics = options.data.metrics.clone();
         for metric in &metrics {
-            metric.suits(options.data.regression, labels.outputs())?;
+            score::suits(*metric, options.data.regression, labels.outputs())?;
         }
         let task = match &labels {
             Labels::Classes(names) => Task::Classes(names.clone()),
@@ -81,6 +81,18 @@ impl Text {
     /// The number of evaluation examples.
     pub fn evaluation_examples(&self) -> usize {
         self.eval.len()
+    }
+
+    /// The memory that training needs.
+    pub fn memory(&self, options: &Options) -> Need {
+        let tokens = self.train.tokens();
+        let batch = Batch {
+            examples: options.training.batch.min(tokens.len()),
+            length: (0..tokens.len()).map(|row| tokens.length(row)).max().unwrap_or(0),
+            on_gpu: self.device.is_cuda(),
+        };
+        let parameters = self.parameters().iter().map(|parameter| parameter.tensor.numel()).sum();
+        memory::need(options, self.pretrained.source().config(), parameters, batch)
     }
 
     fn logits(&self, examples: &Examples, rows: &[usize], mode: Mode) -> Result<(Tensor, Tensor)> {
@@ -199,16 +211,22 @@ impl Problem for Text {
             passed += rows.len();
             done(passed, self.eval.len());
         }
-        let score = |metric: &Metric| {
+        let score = |metric: &MetricName| {
             let value = match self.eval.targets() {
                 Targets::Classes(expected) => {
                     let predicted = argmax(&logits, outputs);
-                    metric.value(Outputs::Classes { predicted: &predicted, expected, classes: outputs })
+                    score::value(
+                        *metric,
+                        Outputs::Classes { predicted: &predicted, expected, classes: outputs },
+                    )
                 }
                 Targets::Values(expected) => {
                     let widen =
                         |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect::<Vec<_>>();
-                    metric.value(Outputs::Values { predicted: &widen(&logits), expected: &widen(expected) })
+                    score::value(
+                        *metric,
+                        Outputs::Values { predicted: &widen(&logits), expected: &widen(expected) },
+                    )
                 }
             };
             Ok(Score { name: metric.name().to_owned(), value: value? })

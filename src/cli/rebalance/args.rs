@@ -61,7 +61,7 @@ pub struct RebalanceOptions {
     /// Continue the run that stands in --output, bit for bit (on a CPU)
     #[arg(long, help_heading = "Run")]
     resume: bool,
-    /// Show the blocks, their rates, the memory and the steps, and train nothing
+    /// Show the blocks, their rates, the steps and the memory needed, and train nothing
     #[arg(long, conflicts_with = "resume", help_heading = "Run")]
     dry_run: bool,
     /// No progress bar

@@ -5,14 +5,13 @@
 //!                            └─ TextTokenizer ── Tokens ───────────────────┴─ Examples ── Batch
 //! ```
 //!
-//! [`prepare`] does all of it. Everything random (which rows, in which order) comes from [`random::Draws`], whose numbers are fixed by
+//! [`prepare`] does all of it. Everything random (which rows, in which order) comes from [`crate::random::Draws`], whose numbers are fixed by
 //! its description, so that an interrupted run goes on in the same order with any later version.
 
 mod examples;
 mod guard;
 mod labels;
 mod prepare;
-pub mod random;
 pub mod readers;
 pub mod subset;
 mod table;

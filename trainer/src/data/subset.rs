@@ -1,8 +1,8 @@
 //! Which rows are used: a part of the training set, and a part held back for evaluation.
 
 use super::labels::Targets;
-use super::random::{Draws, Purpose};
 use crate::error::{Error, Result};
+use crate::random::{Draws, Purpose};
 
 /// How a part of the rows is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

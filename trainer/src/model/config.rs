@@ -96,12 +96,12 @@ pub struct Config {
     pub heads: usize,
     /// The padding token.
     pub padding: Option<usize>,
-    pub(super) intermediate: usize,
+    pub(crate) intermediate: usize,
     pub(super) positions: usize,
     pub(super) activation: Activation,
     pub(super) epsilon: f64,
-    pub(super) hidden_dropout: f64,
-    pub(super) attention_dropout: f64,
+    pub(crate) hidden_dropout: f64,
+    pub(crate) attention_dropout: f64,
     pub(super) classifier_dropout: f64,
     /// The standard deviation of new weights.
     pub(super) initial: f64,

@@ -4,9 +4,9 @@
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::config::{Activation, Config};
-use super::random::{STRIDE, mix};
 use super::weights::Weights;
 use crate::error::Result;
+use crate::random::{STRIDE, mix};
 use crate::torch::recomputed;
 
 /// A matrix and a bias.

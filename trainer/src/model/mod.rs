@@ -13,7 +13,6 @@ mod config;
 mod directory;
 mod embeddings;
 mod encoder;
-mod random;
 mod roberta;
 mod stack;
 mod task;

@@ -11,8 +11,8 @@ use tch::{Device, Kind, Tensor};
 use super::Settings;
 use super::config::Config;
 use super::encoder::{Linear, Norm};
-use super::random::Normal;
 use crate::error::{Error, Result};
+use crate::random::Normal;
 use crate::training::Parameter;
 
 /// The type of libtorch for one that can be trained.

@@ -14,9 +14,10 @@ use super::log::{Logs, Record};
 use super::problem::{Problem, Score};
 use super::progress::Bar;
 use super::state::{self, States};
-use crate::data::random::order;
 use crate::error::{Error, Result};
 use crate::optimizer::{self, Optimizer};
+use crate::picture::{self, Heading};
+use crate::random::{order, reseed};
 
 /// Set by Ctrl-C: the loop saves its state after the step, and ends.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -36,6 +37,8 @@ pub struct Settings<'a> {
     pub directory: &'a Path,
     /// No progress bar.
     pub quiet: bool,
+    /// What is trained on what, above the picture.
+    pub title: &'a str,
 }
 
 /// A run that has come to its end.
@@ -73,6 +76,17 @@ struct State {
 /// The number of optimizer steps of an epoch: the last one may have fewer examples.
 pub fn steps_per_epoch(examples: usize, training: &Training) -> u64 {
     examples.div_ceil(training.batch).div_ceil(training.accumulation) as u64
+}
+
+/// Puts models back that a killed run had moved out of the way, and not yet replaced.
+fn recover_models(directory: &Path) -> Result<()> {
+    for name in ["best", "last"] {
+        let (place, old) = (directory.join(name), directory.join(format!("{name}.old")));
+        if old.is_dir() && !place.exists() {
+            std::fs::rename(&old, &place).map_err(Error::io("rename", &old))?;
+        }
+    }
+    Ok(())
 }
 
 /// A run in progress.
@@ -132,6 +146,7 @@ impl<'a> Run<'a> {
     ) -> Result<Option<Run<'a>>> {
         let states = States::in_directory(settings.directory);
         let Some(saved) = states.load::<State>()? else { return Ok(None) };
+        recover_models(settings.directory)?;
         let parameters = problem.parameters();
         let named: Vec<(&str, &Tensor)> = parameters.iter().map(|p| (p.name.as_str(), &p.tensor)).collect();
         state::restore(saved.parameters, &named)?;
@@ -178,6 +193,10 @@ impl<'a> Run<'a> {
                 logs.flush()?;
                 self.save()?;
             }
+            if epoch_ends || interrupted {
+                logs.flush()?;
+                self.draw(&units);
+            }
             if interrupted && self.state.stopped.is_none() {
                 self.bar.clear();
                 return Err(Error::Interrupted { step: self.state.step });
@@ -185,6 +204,28 @@ impl<'a> Run<'a> {
         }
         self.bar.clear();
         self.result()
+    }
+
+    /// Draws the run so far. That this fails is no reason to end it.
+    fn draw(&self, units: &[String]) {
+        let before: Vec<(String, f64)> =
+            self.state.before.iter().map(|score| (score.name.clone(), score.value)).collect();
+        let heading = Heading {
+            title: self.settings.title,
+            units,
+            before: &before,
+            start_std: self.balancer.start_std(),
+            target_std: self.goal(),
+            steps_per_epoch: self.settings.rate.steps_per_epoch,
+        };
+        if let Err(error) = picture::draw(self.settings.directory, &heading) {
+            self.bar.say(&format!("The picture of the run was not drawn: {error}"));
+        }
+    }
+
+    /// The alpha STD to reach.
+    fn goal(&self) -> Option<f64> {
+        self.settings.stop.target.zip(self.balancer.start_std()).map(|(target, start)| target.goal(start))
     }
 
     /// One optimizer step.
@@ -245,7 +286,7 @@ impl<'a> Run<'a> {
     fn gradients(&self, examples: &[usize], step: u64, pass: u64) -> Result<f64> {
         let mut total = 0.0;
         for (number, batch) in examples.chunks(self.settings.training.batch).enumerate() {
-            crate::torch::reseed(self.settings.training.seed, step, 2 * number as u64 + pass);
+            reseed(self.settings.training.seed, step, 2 * number as u64 + pass);
             let share = batch.len() as f64 / examples.len() as f64;
             let loss = self.problem.loss(batch)?.f_mul_scalar(share)?;
             loss.f_backward()?;
@@ -258,12 +299,7 @@ impl<'a> Run<'a> {
     fn evaluate(&mut self, record: &mut Record) -> Result<Option<Stopped>> {
         let step = self.state.step;
         // What decides over the end, or is shown as the end, is computed.
-        let goal = self
-            .settings
-            .stop
-            .target
-            .zip(self.balancer.start_std())
-            .map(|(target, start)| target.goal(start));
+        let goal = self.goal();
         let last = step >= self.settings.rate.steps;
         let near =
             goal.zip(record.alpha_std).is_some_and(|(goal, std)| std <= goal + evenkeel::balance::TOLERANCE);
@@ -335,5 +371,23 @@ impl<'a> Run<'a> {
             model: self.settings.directory.join(name),
             seconds,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Killed between the two renames of a model.
+    #[test]
+    fn a_model_that_was_moved_away_comes_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["best.old", "last.old", "last"] {
+            std::fs::create_dir(at(name)).unwrap();
+        }
+        recover_models(directory.path()).unwrap();
+        assert!(at("best").is_dir() && !at("best.old").exists());
+        assert!(at("last").is_dir() && at("last.old").is_dir());
     }
 }

@@ -61,8 +61,9 @@ impl States {
         write(&new.join(STATE), &json)?;
         write_tensors(&new.join(PARAMETERS), parameters)?;
         write_tensors(&new.join(OPTIMIZER), optimizer)?;
-        remove(&old)?;
+        // Where only the predecessor is left, it stays until the new one is in place.
         if current.exists() {
+            remove(&old)?;
             std::fs::rename(&current, &old).map_err(Error::io("rename", &current))?;
         }
         std::fs::rename(&new, &current).map_err(Error::io("rename", &new))?;
@@ -115,8 +116,9 @@ fn write_tensors(path: &Path, tensors: &[(&str, &Tensor)]) -> Result<()> {
         let shape: &Vec<usize> = shape;
         views.push((*name, TensorView::new(*dtype, shape.clone(), bytes).map_err(failed)?));
     }
-    let bytes = safetensors::serialize(views, None).map_err(failed)?;
-    write(path, &bytes)
+    // Not by way of a second copy of all of it in memory.
+    safetensors::serialize_to_file(views, None, path).map_err(failed)?;
+    File::open(path).and_then(|file| file.sync_all()).map_err(Error::io("write", path))
 }
 
 fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
@@ -190,5 +192,20 @@ mod tests {
         assert_eq!(states.load::<u64>().unwrap().unwrap().state, 1);
         states.save(&2u64, &[], &[]).unwrap();
         assert_eq!(states.load::<u64>().unwrap().unwrap().state, 2);
+    }
+
+    /// Where only the predecessor is left, it stays until its successor is in place.
+    #[cfg(unix)]
+    #[test]
+    fn the_only_state_outlives_a_save_that_fails() {
+        let directory = tempfile::tempdir().unwrap();
+        let states = States::in_directory(directory.path());
+        let (state, old) = (directory.path().join("state"), directory.path().join("state.old"));
+        states.save(&1u64, &[], &[]).unwrap();
+        std::fs::rename(&state, &old).unwrap();
+        // Nothing can be renamed to this.
+        std::os::unix::fs::symlink("nowhere", &state).unwrap();
+        assert!(states.save(&2u64, &[], &[]).is_err());
+        assert_eq!(states.load::<u64>().unwrap().unwrap().state, 1);
     }
 }

@@ -2,8 +2,8 @@
 //! interrupted would go on with other data.
 
 use evenkeel_trainer::data::Targets;
-use evenkeel_trainer::data::random::order;
 use evenkeel_trainer::data::subset::{Choice, choose, hold_back};
+use evenkeel_trainer::random::order;
 use serde_json::Value;
 
 use crate::{expected, numbers};

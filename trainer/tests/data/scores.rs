@@ -1,14 +1,15 @@
 //! Scores against scikit-learn and SciPy.
 
-use evenkeel_trainer::score::{Metric, Outputs};
+use evenkeel::rebalance::presets::MetricName;
+use evenkeel_trainer::score::{Outputs, value as score};
 use serde_json::Value;
 
 use crate::{expected, numbers};
 
 fn compare(case: &Value, outputs: Outputs) {
     for (name, value) in case["scores"].as_object().unwrap() {
-        let metric = Metric::named(name).unwrap();
-        let found = metric.value(outputs).unwrap();
+        let metric = MetricName::named(name).unwrap();
+        let found = score(metric, outputs).unwrap();
         match value.as_f64() {
             Some(value) => assert!((found - value).abs() <= 1e-12, "{name}: {found}, not {value}: {case}"),
             None => assert!(found.is_nan(), "{name}: {found}, not NaN: {case}"),

@@ -3,25 +3,17 @@
 
 use std::f64::consts::TAU;
 
-/// The finaliser of splitmix64: spreads what is in the bits of a number over all of them.
-pub(super) fn mix(number: u64) -> u64 {
-    let z = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-/// What splitmix64 counts in.
-pub(super) const STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
+use super::{STRIDE, splitmix};
 
 /// Normally distributed numbers.
 #[derive(Debug)]
-pub(super) struct Normal {
+pub(crate) struct Normal {
     state: u64,
 }
 
 impl Normal {
     pub fn new(seed: u64) -> Normal {
-        Normal { state: mix(seed.wrapping_add(STRIDE)) }
+        Normal { state: splitmix(seed) }
     }
 
     /// So many numbers with the mean 0.
@@ -37,8 +29,9 @@ impl Normal {
 
     /// In (0, 1].
     fn uniform(&mut self) -> f64 {
+        let drawn = splitmix(self.state);
         self.state = self.state.wrapping_add(STRIDE);
-        ((mix(self.state) >> 11) + 1) as f64 / (1_u64 << 53) as f64
+        ((drawn >> 11) + 1) as f64 / (1_u64 << 53) as f64
     }
 }
 

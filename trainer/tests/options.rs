@@ -1,0 +1,443 @@
+//! Runs as a user types them, with the two programs: a small random BERT, and every option that changes
+//! what a run does.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use safetensors::tensor::TensorView;
+use serde_json::{Value, json};
+
+const WORDS: &str = "a the film plot cast score is was very not wonderful dreadful fine weak great poor long short one \
+                     two three four five six seven eight nine ten";
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures")
+}
+
+/// The program that a user calls: as new as this test, wherever it was built.
+static EVENKEEL: LazyLock<PathBuf> = LazyLock::new(|| {
+    let arguments = ["build", "--quiet", "--package", "evenkeel", "--bin", "evenkeel"];
+    let built = Command::new(env!("CARGO")).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).status();
+    assert!(built.unwrap().success());
+    // Beside the trainer, or in the folder of the dev profile next to its own.
+    let profile = Path::new(env!("CARGO_BIN_EXE_evenkeel-trainer")).parent().unwrap();
+    profile.with_file_name("debug").join("evenkeel")
+});
+
+const HIDDEN: usize = 64;
+const LAYERS: usize = 3;
+
+/// The tensors of the model with their shapes.
+fn tensors() -> Vec<(String, Vec<usize>)> {
+    let mut all = Vec::new();
+    for (table, rows) in [("word", 50), ("position", 24), ("token_type", 2)] {
+        all.push((format!("embeddings.{table}_embeddings.weight"), vec![rows, HIDDEN]));
+    }
+    let norm = |name: &str| ["weight", "bias"].map(|part| (format!("{name}.{part}"), vec![HIDDEN]));
+    all.extend(norm("embeddings.LayerNorm"));
+    let linear = |name: &str, from: usize, to: usize| {
+        [(format!("{name}.weight"), vec![to, from]), (format!("{name}.bias"), vec![to])]
+    };
+    for layer in 0..LAYERS {
+        let of = |part: &str| format!("encoder.layer.{layer}.{part}");
+        for part in ["self.query", "self.key", "self.value", "output.dense"] {
+            all.extend(linear(&of(&format!("attention.{part}")), HIDDEN, HIDDEN));
+        }
+        all.extend(norm(&of("attention.output.LayerNorm")));
+        all.extend(linear(&of("intermediate.dense"), HIDDEN, 2 * HIDDEN));
+        all.extend(linear(&of("output.dense"), 2 * HIDDEN, HIDDEN));
+        all.extend(norm(&of("output.LayerNorm")));
+    }
+    all.extend(linear("pooler.dense", HIDDEN, HIDDEN));
+    all
+}
+
+/// Small numbers that a name and a number decide; norms and biases begin as they always do.
+fn random(name: &str, seed: u64, count: usize) -> Vec<u8> {
+    let mut state = seed + 1;
+    let mut next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as f32 / (1u64 << 31) as f32 - 0.5
+    };
+    let value = |_| match (name.contains("LayerNorm.weight"), name.ends_with("bias")) {
+        (true, _) => 1.0f32,
+        (_, true) => 0.0,
+        _ => next() * 0.3,
+    };
+    (0..count).map(value).flat_map(f32::to_le_bytes).collect()
+}
+
+/// A directory with a model, data, and whatever runs leave.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    /// A small BERT without a head, and a vocabulary for its 50 tokens. Its matrices are large enough for
+    /// an alpha.
+    fn new() -> Place {
+        let place = Place(tempfile::tempdir().unwrap());
+        let model = place.path("model");
+        fs::create_dir(&model).unwrap();
+        let config = json!({
+            "architectures": ["BertModel"], "model_type": "bert", "vocab_size": 50, "hidden_size": HIDDEN,
+            "num_hidden_layers": LAYERS, "num_attention_heads": 4, "intermediate_size": 2 * HIDDEN,
+            "max_position_embeddings": 24, "type_vocab_size": 2, "hidden_dropout_prob": 0.1,
+            "attention_probs_dropout_prob": 0.1, "initializer_range": 0.1,
+        });
+        fs::write(model.join("config.json"), config.to_string()).unwrap();
+        let weights: Vec<(String, Vec<usize>, Vec<u8>)> = tensors()
+            .into_iter()
+            .enumerate()
+            .map(|(number, (name, shape))| {
+                let bytes = random(&name, number as u64, shape.iter().product());
+                (name, shape, bytes)
+            })
+            .collect();
+        let views = weights.iter().map(|(name, shape, bytes)| {
+            (name, TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+        });
+        safetensors::serialize_to_file(views, None, &model.join("model.safetensors")).unwrap();
+        let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+        let vocabulary: Vec<&str> = special.into_iter().chain(WORDS.split_whitespace()).collect();
+        fs::write(model.join("vocab.txt"), vocabulary.join("\n") + "\n").unwrap();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn without_dropout(self) -> Place {
+        let path = self.path("model/config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        for key in ["hidden_dropout_prob", "attention_probs_dropout_prob"] {
+            config[key] = json!(0.0);
+        }
+        fs::write(path, config.to_string()).unwrap();
+        self
+    }
+
+    /// Sentences whose third word says the label.
+    fn with_sentences(self) -> Place {
+        let number = |i: usize| WORDS.split_whitespace().nth(18 + i % 10).unwrap();
+        let line = |i: usize| {
+            let (word, label) =
+                if i.is_multiple_of(2) { ("wonderful", "LABEL_1") } else { ("dreadful", "LABEL_0") };
+            json!({"text": format!("film {} {word}", number(i)), "label": label}).to_string() + "\n"
+        };
+        self.write("train.jsonl", &(0..24).map(line).collect::<String>());
+        self
+    }
+
+    fn command(&self, output: &str, more: &str) -> Command {
+        let mut command = Command::new(&*EVENKEEL);
+        command.current_dir(self.0.path()).env("EVENKEEL_TRAINER", env!("CARGO_BIN_EXE_evenkeel-trainer"));
+        command.args(["rebalance", "model", "--output", output, "--threads", "1", "--quiet"]);
+        command.args(["--max-length", "12"]).args(more.split_whitespace());
+        command
+    }
+
+    /// Runs it, wants an exit code, and gives what it printed.
+    fn run(&self, output: &str, more: &str, code: i32) -> String {
+        ended(self.command(output, more).output().unwrap(), code)
+    }
+
+    /// A run on the sentences with the usual numbers.
+    fn train(&self, output: &str, more: &str) -> String {
+        self.run(output, &format!("{USUAL} {more}"), 0)
+    }
+
+    fn log(&self, output: &str) -> Vec<Value> {
+        let text = fs::read_to_string(self.path(output).join("training/log.jsonl")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn report(&self, output: &str) -> Value {
+        serde_json::from_slice(&fs::read(self.path(output).join("report.json")).unwrap()).unwrap()
+    }
+
+    /// The weights of a result, to the bit.
+    fn weights(&self, output: &str) -> Vec<u8> {
+        fs::read(self.path(output).join("model.safetensors")).unwrap()
+    }
+}
+
+const USUAL: &str = "--train train.jsonl --eval train.jsonl --batch 8 --epochs 2 --lr 2e-3 --keep last";
+
+fn ended(output: Output, code: i32) -> String {
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    text
+}
+
+fn losses(log: &[Value]) -> Vec<f64> {
+    log.iter().map(|record| record["loss"].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn every_optimizer_trains_in_its_own_way() {
+    let place = Place::new().with_sentences();
+    let ways = [
+        "--optimizer adamw",
+        "--optimizer adam",
+        "--optimizer adafactor",
+        "--optimizer sgd",
+        "--sam 0.05",
+        "--sam 0.5 --adaptive-sam",
+    ];
+    let mut weights = Vec::new();
+    for (number, way) in ways.iter().enumerate() {
+        let output = format!("out{number}");
+        let said = place.train(&output, way);
+        assert!(said.contains("The result is out") && said.contains("The run is drawn in out"), "{said}");
+        let losses = losses(&place.log(&output));
+        assert!(losses.len() == 6 && losses.iter().all(|loss| loss.is_finite()), "{way}: {losses:?}");
+        weights.push(place.weights(&output));
+    }
+    for (number, one) in weights.iter().enumerate() {
+        assert!(!weights[..number].contains(one), "{} is another one", ways[number]);
+    }
+}
+
+/// What saves memory or time changes nothing, or next to nothing.
+#[test]
+fn ways_to_save_memory_give_the_same_run() {
+    let place = Place::new().with_sentences().without_dropout();
+    place.train("plain", "");
+    let plain = losses(&place.log("plain"));
+    place.train("accumulated", "--batch 4 --accumulate 2");
+    for (one, other) in losses(&place.log("accumulated")).iter().zip(&plain) {
+        assert!((one - other).abs() < 1e-4, "{one} {other}");
+    }
+    let said = place.train("bf16", "--batch 4 --accumulate 2 --bf16");
+    assert!(!said.contains("error"), "{said}");
+    let bf16 = losses(&place.log("bf16"));
+    assert!(bf16.iter().zip(&plain).all(|(one, other)| (one - other).abs() < 0.1) && bf16 != plain);
+    let place = Place::new().with_sentences();
+    place.train("plain", "");
+    place.train("checkpointed", "--gradient-checkpointing");
+    assert_eq!(place.log("plain").len(), 6);
+    assert!(place.weights("plain") == place.weights("checkpointed"));
+}
+
+#[test]
+fn schedules_and_gains_set_the_rates() {
+    let place = Place::new().with_sentences();
+    let of = |output: &str, more: &str| {
+        place.train(output, &format!("--warmup 0 --decay constant --spectra-interval 2 {more}"));
+        let log = place.log(output);
+        let numbers = |key: &str| -> Vec<f64> {
+            log[0][key].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+        };
+        let note = log[2]["notes"][0].as_str().unwrap().to_owned();
+        (numbers("alphas"), numbers("rates").iter().map(|rate| rate / 2e-3).collect::<Vec<f64>>(), note)
+    };
+    let (alphas, linear, note) = of("linear", "--schedule linear --factors 0.25,4");
+    // Weights have moved, though nobody looked at every step.
+    assert!(note.contains("moved by up to") && !note.contains("up to 0.00e0"), "{note}");
+    let place_of = |best: fn(&f64, &f64) -> bool| {
+        (0..alphas.len()).find(|i| alphas.iter().all(|other| !best(other, &alphas[*i]))).unwrap()
+    };
+    let (low, high) = (place_of(|a, b| a < b), place_of(|a, b| a > b));
+    assert!((linear[low] - 0.25).abs() < 1e-9 && (linear[high] - 4.0).abs() < 1e-9, "{linear:?}");
+    let (_, rank, _) = of("rank", "--schedule rank --factors 0.5,1.5");
+    assert!(rank[low] < rank[high] && rank.iter().all(|f| (0.5..=1.5).contains(f)), "{rank:?}");
+    let (_, gains, _) = of("gains", "--s 2,1 --tau 1e6");
+    // Far from the mean the factors are 10^∓s/2.
+    assert!((gains[low] - 0.1).abs() < 1e-6 && (gains[high] - 10f64.sqrt()).abs() < 1e-6, "{gains:?}");
+    let (_, uniform, _) = of("uniform", "--schedule uniform");
+    assert!(uniform.iter().all(|factor| (factor - 1.0).abs() < 1e-12), "{uniform:?}");
+}
+
+#[test]
+fn layers_have_rates_of_their_own_and_spectra_may_come_later() {
+    let place = Place::new().with_sentences();
+    place.train("layers", "--granularity layer --spectra async --spectra-interval 1 --epochs 4");
+    let log = place.log("layers");
+    assert_eq!(log.len(), 12);
+    // Six matrices in each of three layers.
+    assert!(log.iter().all(|record| record["rates"].as_array().unwrap().len() == 18));
+    assert!(log.iter().all(|record| record["lag"].as_u64().unwrap() < 12));
+    let said: Vec<&str> =
+        log.iter().flat_map(|r| r["notes"].as_array().unwrap()).filter_map(Value::as_str).collect();
+    assert!(said.iter().any(|note| note.contains("in use from step")), "{said:?}");
+    let picture = fs::read_to_string(place.path("layers/training/run.svg")).unwrap();
+    assert!(picture.contains("layer.1.output.dense") && picture.contains("\nlearning rate\n"));
+}
+
+#[test]
+fn numbers_are_predicted() {
+    let place = Place::new();
+    let words: Vec<&str> = WORDS.split_whitespace().skip(18).collect();
+    let line = |i: usize| format!("film {}\t{}.5\n", words[i % 10], i % 10);
+    place.write("train.tsv", &("sentence\tlabel\n".to_owned() + &(0..40).map(line).collect::<String>()));
+    place.run("out", "--train train.tsv --regression --epochs 3 --batch 8 --lr 2e-3", 0);
+    let report = place.report("out");
+    assert_eq!(report["after"][0]["name"], "pearson-spearman");
+    assert!(report["after"][0]["value"].as_f64().is_some());
+}
+
+/// The public layouts of tasks: MRPC's original TSV, with quotes that mean nothing; a domain set's JSONL
+/// with extra fields; columns of Parquet.
+#[test]
+fn presets_read_their_releases() {
+    let place = Place::new();
+    let mut tsv = "\u{feff}Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n".to_owned();
+    for i in 0..20 {
+        let other = if i % 2 == 1 { "the film is \"great" } else { "the plot is poor" };
+        tsv += &format!("{}\t{i}\t{}\tthe film is \"great\t{other}\r\n", i % 2, i + 100);
+    }
+    place.write("msr_paraphrase_train.txt", &tsv);
+    fs::rename(place.path("msr_paraphrase_train.txt"), place.path("mrpc.tsv")).unwrap();
+    place.run("mrpc", "--preset mrpc --train mrpc.tsv --epochs 1 --subsample 0.9", 0);
+    let report = place.report("mrpc");
+    let names: Vec<&str> =
+        report["after"].as_array().unwrap().iter().filter_map(|s| s["name"].as_str()).collect();
+    assert_eq!(names, ["accuracy-f1", "accuracy", "f1"]);
+    assert_eq!(report["options"]["optimizer"]["weight_decay"], 0.1);
+    let config: Value = serde_json::from_slice(&fs::read(place.path("mrpc/config.json")).unwrap()).unwrap();
+    assert_eq!(config["id2label"]["1"], "equivalent");
+
+    let parquet = fixtures().join("trainer/data/pairs.parquet");
+    let parquet = parquet.display();
+    place.run("parquet", &format!("--preset stsb --train {parquet} --eval {parquet} --epochs 1"), 0);
+    assert_eq!(place.report("parquet")["after"][0]["name"], "pearson-spearman");
+
+    let classes = ["background", "method", "result"];
+    let line = |i: usize| {
+        let label = classes[i % 3];
+        json!({"text": format!("film {}", ["one", "two", "three"][i % 3]), "label": label, "metadata": {"id": i}})
+            .to_string() + "\n"
+    };
+    place.write("scicite.jsonl", &(0..36).map(line).collect::<String>());
+    let said = place.run("scicite", "--preset scicite --train scicite.jsonl --epochs 1", 0);
+    assert!(said.contains("macro-f1"), "{said}");
+    assert!(said.contains("no head for this task"), "{said}");
+}
+
+#[test]
+fn a_target_decides_over_the_exit_code_and_is_drawn() {
+    let place = Place::new().with_sentences();
+    let missed = place.run("missed", &format!("{USUAL} --lr 1e-7 --until-std-drops 90"), 1);
+    assert!(missed.contains("alpha STD"), "{missed}");
+    let picture = fs::read_to_string(place.path("missed/training/run.svg")).unwrap();
+    assert!(picture.contains("\ntarget 0.") && picture.contains("model on train.jsonl"));
+    let plan = place.run("plan", &format!("{USUAL} --dry-run"), 0);
+    assert!(
+        plan.contains("Memory: about") && plan.contains("optimizer") && !place.path("plan").exists(),
+        "{plan}"
+    );
+}
+
+/// The numbers behind `a batch` and `weights` of a dry run, in kB.
+fn planned(place: &Place, more: &str) -> (f64, f64) {
+    let said = place.run("plan", &format!("{USUAL} --dry-run {more}"), 0);
+    let kilobytes = |name: &str| -> f64 {
+        let (_, rest) = said.split_once(name).unwrap();
+        let (number, rest) = rest.split_once(' ').unwrap();
+        let unit = if rest.starts_with("MB") { 1e3 } else { 1.0 };
+        number.parse::<f64>().unwrap() * unit
+    };
+    (kilobytes("a batch "), kilobytes("weights "))
+}
+
+#[test]
+fn memory_follows_from_the_sizes() {
+    let place = Place::new().with_sentences();
+    let (eight, weights) = planned(&place, "--batch 8");
+    let parameters: usize = tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    // And a head for two labels.
+    let expected = 4.0 * (parameters + 2 * HIDDEN + 2) as f64 / 1e3;
+    assert!((weights - expected).abs() < 0.06, "{weights} {expected}");
+    // The formula of memory.rs, for five tokens an example: layers, one layer's gradients, embeddings.
+    let (hidden, scores) = (HIDDEN as f64, 4.0 * 5.0);
+    let token =
+        3.0 * (10.0 * hidden + 4.0 * hidden + 3.0 * scores) + 3.0 * scores + 4.0 * hidden + 4.0 * hidden;
+    assert!((eight - 8.0 * 5.0 * 4.0 * token / 1e3).abs() < 0.06, "{eight}");
+    let (four, _) = planned(&place, "--batch 4");
+    assert!((2.0 * four - eight).abs() < 0.2, "{four} {eight}");
+    let (checkpointed, _) = planned(&place, "--batch 8 --gradient-checkpointing");
+    assert!(checkpointed < 0.6 * eight, "{checkpointed} {eight}");
+}
+
+/// Steps enough that a kill finds the run at work, with states all along.
+const LONG: &str =
+    "--train train.jsonl --eval train.jsonl --batch 4 --epochs 40 --lr 1e-3 --keep last --save-steps 3";
+
+/// Waits until a run has saved a state.
+fn await_state(place: &Place, output: &str) {
+    let (state, started) = (place.path(output).join("training/state"), Instant::now());
+    while !state.exists() && started.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Killed without warning again and again, a run comes to the same bits.
+#[test]
+fn a_killed_run_goes_on_to_the_same_bits() {
+    let place = Place::new().with_sentences();
+    place.run("whole", LONG, 0);
+    let mut resume = "";
+    for kill in 0..3 {
+        let mut child = place.command("killed", &format!("{LONG}{resume}"));
+        let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        await_state(&place, "killed");
+        // Anywhere in a step or a save.
+        let chance = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
+        let more = if kill == 0 { 0 } else { 900 };
+        std::thread::sleep(Duration::from_millis(more + u64::from(chance % 150)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        resume = " --resume";
+    }
+    place.run("killed", &format!("{LONG} --resume"), 0);
+    assert!(place.weights("whole") == place.weights("killed"));
+    let steps: Vec<u64> = place.log("killed").iter().map(|record| record["step"].as_u64().unwrap()).collect();
+    assert!(steps.into_iter().eq(1..=240));
+    assert!(place.path("killed/training/run.svg").is_file());
+}
+
+/// A disk without room, as a limit to the size of files: the run says so, and goes on once there is room.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_loses_nothing_that_was_saved() {
+    let place = Place::new().with_sentences();
+    place.run("whole", LONG, 0);
+    let limited = |blocks: u32, more: &str| {
+        let inner = place.command("full", &format!("{LONG}{more}"));
+        let mut command = Command::new("sh");
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+        command.arg("-c").arg(script).arg(inner.get_program()).args(inner.get_args());
+        command.current_dir(place.0.path());
+        command.envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        ended(command.output().unwrap(), 2)
+    };
+    let size = |file: &str| fs::metadata(place.path("whole/training/state").join(file)).unwrap().len();
+    let (parameters, optimizer) = (size("parameters.safetensors"), size("optimizer.safetensors"));
+    assert!(optimizer > parameters + 4096);
+    // Room for the weights of a state, but not for the rest.
+    let blocks = u32::try_from((parameters + optimizer) / 2 / 512).unwrap();
+    let full = |more: &str| {
+        let said = limited(blocks, more);
+        assert!(said.contains("error: cannot write") && said.contains("optimizer.safetensors"), "{said}");
+        assert!(!place.path("full/config.json").exists());
+    };
+    full("");
+    // The same with a state that is good.
+    let mut child = place.command("full", &format!("{LONG} --resume"));
+    let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    await_state(&place, "full");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    full(" --resume");
+    place.run("full", &format!("{LONG} --resume"), 0);
+    assert!(place.weights("whole") == place.weights("full"));
+}
