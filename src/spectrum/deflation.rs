@@ -5,19 +5,22 @@
 //! would spoil the rest; so those few are found first, in double precision, and taken out of W.
 //!
 //! Block Krylov iteration (Golub and Underwood 1977; Musco and Musco 2015) on WᵀW, which is never
-//! formed: each pass over the panels of W multiplies a block of vectors.
+//! formed: each pass over the panels of W multiplies a block of vectors. Whether anything stands out at
+//! all is seen in single precision, and what is found so is where double precision starts from.
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatRef, Par, Side};
 use rayon::prelude::*;
 
 use super::gram::{Panel, add_product, for_each_panel};
-use super::{Elements, Parallelism};
+use super::{Elements, Parallelism, Real};
 
 /// Vectors in a block.
 const BLOCK: usize = 8;
-/// Passes over W at most, the first one included: the Krylov space has BLOCK·PASSES dimensions.
-const PASSES: usize = 5;
+/// Passes over W in single precision, and at most so many in double precision: the Krylov space has
+/// BLOCK·PASSES dimensions.
+const LOOKS: usize = 2;
+const PASSES: usize = 4;
 /// What is below so many times the mean eigenvalue does not stand out: independent random elements
 /// stay below 4 (Marchenko and Pastur 1967).
 const SPIKE: f64 = 4.0;
@@ -41,35 +44,62 @@ struct Ritz {
     residuals: Vec<f64>,
 }
 
+/// A Krylov space of G as it grows by blocks.
+struct Krylov {
+    /// An orthonormal basis, n × k, and G times it.
+    basis: Mat<f64>,
+    products: Mat<f64>,
+    /// What the next block is made of.
+    next: Mat<f64>,
+    /// The trace of G, after the first pass.
+    trace: f64,
+}
+
+impl Krylov {
+    fn new(start: Mat<f64>) -> Krylov {
+        let n = start.nrows();
+        Krylov { basis: Mat::zeros(n, 0), products: Mat::zeros(n, 0), next: start, trace: 0.0 }
+    }
+
+    /// One pass over W in this precision; `None` where the space is full, or something is not finite.
+    fn extend<T: Real>(&mut self, matrix: &dyn Elements, parallelism: Parallelism) -> Option<()> {
+        if self.basis.ncols() + self.next.ncols() > self.basis.nrows() {
+            return None;
+        }
+        let fresh = orthonormal(&self.basis, std::mem::replace(&mut self.next, Mat::new()))?;
+        let squares = (self.basis.ncols() == 0).then_some(&mut self.trace);
+        let product = multiply::<T>(matrix, fresh.as_ref(), squares, parallelism);
+        self.basis = beside(self.basis.as_ref(), fresh.as_ref());
+        self.products = beside(self.products.as_ref(), product.as_ref());
+        self.next = product;
+        Some(())
+    }
+
+    fn ritz(&self) -> Option<Ritz> {
+        ritz(&self.basis, &self.products)
+    }
+}
+
 impl Deflation {
     /// Finds the largest eigenvalues that stand out; `None` where none does. `cost` is the error
     /// that single precision makes, as a multiple of the largest eigenvalue that is left.
     pub fn find(matrix: &dyn Elements, cost: f64, parallelism: Parallelism) -> Option<Deflation> {
         let n = matrix.rows().min(matrix.cols());
-        let block = BLOCK.min(n);
-        let mut basis = Mat::<f64>::zeros(n, 0);
-        let mut products = Mat::<f64>::zeros(n, 0);
-        let mut next = start(n, block);
-        let mut trace = 0.0;
+        let mut krylov = Krylov::new(start(n, BLOCK.min(n)));
+        for _ in 0..LOOKS {
+            krylov.extend::<f32>(matrix, parallelism)?;
+        }
+        let (trace, largest) = (krylov.trace, krylov.ritz()?.values.first().copied()?);
+        if largest <= SPIKE * trace / n as f64 {
+            return None;
+        }
+        let mut krylov = Krylov::new(krylov.next);
         let mut found = None;
-        for pass in 0..PASSES {
-            if basis.ncols() + block > n {
+        for _ in 0..PASSES {
+            if krylov.extend::<f64>(matrix, parallelism).is_none() {
                 break;
             }
-            let fresh = orthonormal(&basis, next)?;
-            let squares = (pass == 0).then_some(&mut trace);
-            let product = multiply(matrix, fresh.as_ref(), squares, parallelism);
-            basis = beside(basis, fresh.as_ref());
-            products = beside(products, product.as_ref());
-            next = product;
-            if pass == 0 {
-                continue;
-            }
-            let ritz = ritz(&basis, &products)?;
-            let mean = trace / n as f64;
-            if !ritz.values.first().is_some_and(|largest| *largest > SPIKE * mean) {
-                return None;
-            }
+            let ritz = krylov.ritz()?;
             let cut = best_cut(&ritz, cost);
             let settled = cut.is_some_and(|cut| cut.is_settled(trace, n));
             found = cut.map(|cut| (ritz, cut.count));
@@ -157,16 +187,16 @@ fn start(n: usize, count: usize) -> Mat<f64> {
     })
 }
 
-/// G·X in one pass over W; and the trace of G, where it is asked for.
-fn multiply(
+/// G·X in one pass over W, in this precision; and the trace of G, where it is asked for.
+fn multiply<T: Real>(
     matrix: &dyn Elements,
     x: MatRef<'_, f64>,
     mut trace: Option<&mut f64>,
     parallelism: Parallelism,
 ) -> Mat<f64> {
-    let x = x.transpose().to_owned();
-    let mut product = Mat::<f64>::zeros(x.nrows(), x.ncols());
-    for_each_panel(matrix, parallelism, |panel: Panel<'_, f64>| {
+    let x = Mat::from_fn(x.ncols(), x.nrows(), |i, j| T::narrow(x[(j, i)]));
+    let mut product = Mat::<T>::zeros(x.nrows(), x.ncols());
+    for_each_panel(matrix, parallelism, |panel: Panel<'_, T>| {
         // Xᵀ·P, and then (Xᵀ·P)·Pᵀ.
         let p = panel.matrix();
         product += times(times(x.as_ref(), p).as_ref(), p.transpose());
@@ -174,37 +204,38 @@ fn multiply(
             **trace += squares(panel.data);
         }
     });
-    product.transpose().to_owned()
+    Mat::from_fn(product.ncols(), product.nrows(), |i, j| product[(j, i)].widen())
 }
 
 /// S·P for an S of a few rows, in fixed parts, so that P is read in the order in which it lies.
-fn times(s: MatRef<'_, f64>, p: MatRef<'_, f64>) -> Mat<f64> {
+fn times<T: Real>(s: MatRef<'_, T>, p: MatRef<'_, T>) -> Mat<T> {
     const TOGETHER: usize = 96;
     if p.row_stride() == 1 {
-        let mut product = Mat::<f64>::zeros(s.nrows(), p.ncols());
+        let mut product = Mat::<T>::zeros(s.nrows(), p.ncols());
         let parts = product.par_col_chunks_mut(TOGETHER).zip(p.par_col_chunks(TOGETHER));
-        parts.for_each(|(target, p)| matmul(target, Accum::Replace, s, p, 1.0, Par::Seq));
+        parts.for_each(|(target, p)| matmul(target, Accum::Replace, s, p, T::one(), Par::Seq));
         return product;
     }
-    let mut product = Mat::<f64>::zeros(p.ncols(), s.nrows());
+    let mut product = Mat::<T>::zeros(p.ncols(), s.nrows());
     let parts = product.par_row_chunks_mut(TOGETHER).zip(p.par_col_chunks(TOGETHER));
     parts.for_each(|(target, p)| {
-        matmul(target, Accum::Replace, p.transpose(), s.transpose(), 1.0, Par::Seq);
+        matmul(target, Accum::Replace, p.transpose(), s.transpose(), T::one(), Par::Seq);
     });
     product.transpose().to_owned()
 }
 
 /// The sum of the squares, in fixed parts.
-fn squares(data: &[f64]) -> f64 {
-    let part = |part: &[f64]| {
+fn squares<T: Real>(data: &[T]) -> f64 {
+    let part = |part: &[T]| {
         let (eights, rest) = part.as_chunks::<8>();
-        let mut sums = [0.0; 8];
+        let mut sums = [T::zero(); 8];
         for eight in eights {
-            sums.iter_mut().zip(eight).for_each(|(sum, v)| *sum += v * v);
+            sums.iter_mut().zip(eight).for_each(|(sum, v)| *sum += *v * *v);
         }
-        sums.iter().sum::<f64>() + rest.iter().map(|v| v * v).sum::<f64>()
+        let rest = rest.iter().map(|v| *v * *v);
+        sums.into_iter().chain(rest).map(T::widen).sum::<f64>()
     };
-    data.par_chunks(1 << 14).map(part).collect::<Vec<f64>>().iter().sum()
+    data.par_chunks(1 << 12).map(part).collect::<Vec<f64>>().iter().sum()
 }
 
 /// An orthonormal basis of what `block` adds to `basis`; `None` where it is not finite.
@@ -226,10 +257,10 @@ fn orthonormal(basis: &Mat<f64>, mut block: Mat<f64>) -> Option<Mat<f64>> {
     Some(block)
 }
 
-fn beside(left: Mat<f64>, right: MatRef<'_, f64>) -> Mat<f64> {
+fn beside(left: MatRef<'_, f64>, right: MatRef<'_, f64>) -> Mat<f64> {
     let (rows, count) = (right.nrows(), left.ncols());
     let mut both = Mat::<f64>::zeros(rows, count + right.ncols());
-    both.as_mut().subcols_mut(0, count).copy_from(left.as_ref());
+    both.as_mut().subcols_mut(0, count).copy_from(left);
     both.as_mut().subcols_mut(count, right.ncols()).copy_from(right);
     both
 }

@@ -6,6 +6,7 @@ use faer::linalg::qr::no_pivoting::factor as qr;
 use faer::linalg::svd::bidiag;
 use faer::{Mat, MatMut, Par, Spec};
 
+use super::sturm::single_tridiagonal_eigenvalues;
 use super::{
     Dense, Engine, NoConvergence, Parallelism, Real, Symmetric, bidiagonal_singular_values, power_of_two_for,
     tridiagonal_eigenvalues, two_stage,
@@ -46,7 +47,7 @@ impl Engine for FaerEngine {
 
     fn single_precision_eigenvalues(&self, matrix: Symmetric<f32>) -> Result<Vec<f64>, NoConvergence> {
         let (diagonal, below) = tridiagonal_form(matrix);
-        tridiagonal_eigenvalues(diagonal, &below)
+        single_tridiagonal_eigenvalues(&diagonal, &below)
     }
 
     fn singular_values(&self, matrix: Dense, parallelism: Parallelism) -> Result<Vec<f64>, NoConvergence> {

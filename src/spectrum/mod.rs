@@ -19,6 +19,7 @@ mod lapack_engine;
 mod low_rank;
 mod real;
 mod single;
+mod sturm;
 mod symmetric;
 mod tridiagonal;
 mod two_stage;

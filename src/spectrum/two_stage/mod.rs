@@ -17,6 +17,8 @@ mod pass;
 
 use super::{Real, Symmetric};
 
+pub(super) use kernels::{Work, vectorised};
+
 /// Subdiagonals of the band between the stages. Wider panels make the first stage's products faster
 /// and the second stage longer: with 64 the sum was about the same at n = 4096 and larger below (before
 /// the chase had its own kernels; not measured since).
