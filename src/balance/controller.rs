@@ -41,21 +41,23 @@ impl Target {
 /// The gain that a run starts with: the paper's.
 const FIRST: f64 = 1.25;
 /// What one decision multiplies the gain by, at most and at least.
-const RAISE: f64 = 1.35;
+const RAISE: f64 = 1.4;
 const EASE: f64 = 0.8;
-/// The part of the run's learning rate between two decisions that raise the gain, and before one that
-/// eases it. Where the STD is known rarely, one decision makes up for several, up to [`AT_ONCE`].
-const PAUSE: f64 = 0.015;
+/// The part of an epoch between two decisions that raise the gain (an epoch being an equal part of the run's
+/// learning rate): the gain has to be up before the examples are known by heart, and that takes epochs.
+const PAUSE: f64 = 0.05;
+/// The part of the run's learning rate before a decision that eases it. Where the STD is known rarely, one
+/// decision makes up for several, up to [`AT_ONCE`].
 const PATIENCE: f64 = 0.03;
 const AT_ONCE: f64 = 2.5;
 /// The part of the run's learning rate after which the target is to be reached. What is left then
 /// is the slow end of the decay, with which nothing could be made up for.
 const AIM: f64 = 0.96;
-/// What the course bends by: it asks for a quarter of the way in the first tenth of the learning rate,
-/// and for seven eighths in the first half. Early steps are worth more than late ones: while the loss
+/// What the course bends by: it asks for two fifths of the way in the first tenth of the learning rate,
+/// and for nearly all of it in the first half. Early steps are worth more than late ones: while the loss
 /// falls, gradients become small and lose their common direction, and once a small set is learned by
 /// heart (MiniLM with 80 sentences: after a third of the learning rate) no gain moves anything.
-const BEND: i32 = 3;
+const BEND: i32 = 5;
 /// How far ahead the controller looks: a slope that leads back to the course within this part of the
 /// learning rate is enough, and where the STD is already below that point of the course the gain is eased.
 const HORIZON: f64 = 0.12;
@@ -78,6 +80,11 @@ pub struct Course {
 }
 
 impl Course {
+    /// An epoch, as a part of the run.
+    fn epoch(&self) -> f64 {
+        self.rate.steps_per_epoch.max(1) as f64 / self.rate.steps.max(1) as f64
+    }
+
     /// What the STD is to be when this part of the run's learning rate is spent.
     fn at(&self, spent: f64) -> f64 {
         let left = (1.0 - spent / AIM).max(0.0).powi(BEND);
@@ -173,7 +180,8 @@ impl Controller {
         while self.seen.get(1).is_some_and(|(then, _)| *then <= spent - WINDOW) {
             self.seen.pop_front();
         }
-        if spent - self.decided < PAUSE {
+        let pause = PAUSE * self.course.epoch();
+        if spent - self.decided < pause {
             return None;
         }
         let goal = self.course.target.goal(self.course.start);
@@ -186,7 +194,7 @@ impl Controller {
         }
         let needed = (std - ahead) / HORIZON;
         if std > self.course.at(spent) && self.slope() < needed && !self.held {
-            let by = RAISE.powf(((spent - self.decided) / PAUSE).clamp(1.0, AT_ONCE));
+            let by = RAISE.powf(((spent - self.decided) / pause).clamp(1.0, AT_ONCE));
             return self.change(step, self.gain * by, Reason::Behind);
         }
         None
@@ -341,7 +349,7 @@ mod tests {
                         simulate(controller, |x| times * strength(x), every, seed);
                     let what =
                         format!("{name} × {times}, {steps} steps, every {every}: {change}, s ≤ {largest}");
-                    assert!((-0.15..=-0.0995).contains(&change), "{what}");
+                    assert!((-0.16..=-0.0995).contains(&change), "{what}");
                     assert!(largest <= 8.0 && !events.is_empty(), "{what}");
                 }
             }
@@ -357,7 +365,7 @@ mod tests {
         let at_five = events.iter().find(|e| e.to > 5.0).unwrap().step;
         assert!(at_five <= 10, "{at_five}");
         let sentence = events[0].sentence();
-        assert!(sentence.contains("s 1.250 → 2.435"), "{sentence}");
+        assert!(sentence.contains("s 1.250 → 2.640"), "{sentence}");
     }
 
     #[test]

@@ -28,7 +28,7 @@ MODEL = ROOT / "fixtures" / "cache" / "minilm"
 TRAIN, TEST = (ROOT / "fixtures" / "cache" / "snippets" / f"films-{part}.jsonl" for part in ("train", "test"))
 
 #: set: (part of the examples, epochs, batch, learning rate)
-SETS = {"small": ("0.01", "10", "8", "1e-4"), "whole": ("1.0", "3", "16", "5e-5")}
+SETS = {"small": ("0.01", "10", "4", "1.25e-4"), "whole": ("1.0", "3", "16", "5e-5")}
 SEEDS = [13, 37, 43, 61, 89]
 #: name: (options of evenkeel, s of the reference)
 SCHEDULES: Dict[str, Tuple[List[str], Optional[str]]] = {

@@ -279,10 +279,10 @@ enum KeepName {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Stopping (before the last epoch)")]
 struct StopArgs {
-    /// When the STD of alpha has dropped by so much from the start's
+    /// When the STD of alpha has dropped by so much from the start's, and no better model comes after that
     #[arg(long, value_name = "PERCENT", conflicts_with = "until_std")]
     until_std_drops: Option<f64>,
-    /// When the STD of alpha is at most X
+    /// When the STD of alpha is at most X, and no better model comes after that
     #[arg(long, value_name = "X")]
     until_std: Option<f64>,
     /// After N evaluations without a better metric
