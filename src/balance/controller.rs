@@ -1,7 +1,7 @@
 //! `--s auto`: a controller that finds the gain with which a target alpha STD is reached in time.
 //!
 //! This is ours, not the paper's, whose gains (0.25 to 2) hardly move the STD of a fine-tuned model.
-//! The controller starts at the paper's 1.25. Whenever the STD is known anew it is compared with a course
+//! The controller starts at the paper's 1.25, and leaves blocks below the mean there. Whenever the STD is known anew it is compared with a course
 //! from the start to the target, over the part of the run's learning rate that is spent (so that warm-up
 //! and decay count for what they are). Behind it, and falling too slowly to get back to it soon, the gain
 //! is raised; well ahead of it the gain is eased; and a metric that falls too far halves it.
@@ -158,9 +158,10 @@ impl Controller {
         }
     }
 
-    /// The gain in use.
-    pub fn gain(&self) -> f64 {
-        self.gain
+    /// The gain in use, for metrics below the mean and above it. Only what is above gets the raised one, as in
+    /// the paper's pairs: the others would all but stop learning, and it is not they that bring the STD down.
+    pub fn gain(&self) -> (f64, f64) {
+        (self.gain.min(FIRST), self.gain)
     }
 
     /// What it is to achieve.
@@ -269,7 +270,7 @@ impl Event {
             Reason::Reached => format!("the alpha STD, {std:.6}, is where it was to be"),
             Reason::MetricFell => "the metric fell too far below its best".to_owned(),
         };
-        format!("Step {step}: s {from:.3} → {to:.3}, because {why}.")
+        format!("Step {step}: s {from:.3} → {to:.3} above the mean, because {why}.")
     }
 }
 
@@ -316,14 +317,14 @@ mod tests {
                 break;
             }
             let share = rate.at(step) / controller.all;
-            falling += 0.4 * (strength(controller.share()) * response(controller.gain()) - falling);
+            falling += 0.4 * (strength(controller.share()) * response(controller.gain().1) - falling);
             std -= START * falling * share;
             random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let noise = (random >> 33) as f64 / (1u64 << 31) as f64 - 0.5;
             if (step + 1) % every == 0 {
                 events.extend(controller.observe(step + 1, std + noise * 4e-5));
             }
-            largest = largest.max(controller.gain());
+            largest = largest.max(controller.gain().1);
             // A resumed run is the same run.
             let state = serde_json::to_string(&controller).unwrap();
             controller = serde_json::from_str(&state).unwrap();
@@ -359,7 +360,7 @@ mod tests {
     #[test]
     fn it_starts_at_the_papers_gain_and_rises_quickly() {
         let controller = Controller::new(course(Target::Below(0.045), 60));
-        assert_eq!(controller.gain(), 1.25);
+        assert_eq!(controller.gain().1, 1.25);
         let (_, _, events) = simulate(controller, |_| 1.0, 1, 1);
         assert_eq!((events[0].from, events[0].reason), (1.25, Reason::Behind));
         let at_five = events.iter().find(|e| e.to > 5.0).unwrap().step;
@@ -380,7 +381,7 @@ mod tests {
     fn it_backs_off_when_the_metric_falls() {
         let mut controller = Controller::new(course(Target::DropPercent(10.0), 100));
         let _ = (0..40).filter_map(|step| controller.observe(step, START)).count();
-        assert_eq!(controller.gain(), 8.0);
+        assert_eq!(controller.gain().1, 8.0);
         assert_eq!(controller.evaluated(40, 0.9), None);
         assert_eq!(controller.evaluated(41, f64::NAN).unwrap().to, 4.0);
         let event = controller.evaluated(50, 0.87).unwrap();
@@ -391,7 +392,7 @@ mod tests {
         assert_eq!(controller.observe(70, START).unwrap().reason, Reason::Behind);
         // The paper's gain is the least.
         let _ = (0..5).filter_map(|_| controller.evaluated(80, 0.1)).count();
-        assert_eq!(controller.gain(), 1.25);
+        assert_eq!(controller.gain().1, 1.25);
     }
 
     #[test]
@@ -402,7 +403,7 @@ mod tests {
         // A target that is met already only ever asks for the paper's gain.
         let mut controller = Controller::new(course(Target::Below(0.06), 60));
         assert_eq!(controller.observe(10, START), None);
-        assert_eq!(controller.gain(), 1.25);
+        assert_eq!(controller.gain().1, 1.25);
         assert_eq!(controller.observe(20, f64::NAN), None);
     }
 }

@@ -19,7 +19,7 @@ pub mod random;
 pub mod rebalance;
 pub mod score;
 mod summary;
-mod text;
+pub mod text;
 pub mod torch;
 pub mod training;
 

@@ -157,7 +157,8 @@ fn plan(options: &Options, text: &Text, balancer: &Balancer, rate: BaseRate, dev
     Ok(())
 }
 
-fn base_rate(options: &Options, examples: usize) -> BaseRate {
+/// The base rate over a run on so many training examples.
+pub fn base_rate(options: &Options, examples: usize) -> BaseRate {
     let steps_per_epoch = steps_per_epoch(examples, &options.training);
     let steps = steps_per_epoch * options.training.epochs;
     BaseRate {
@@ -169,7 +170,8 @@ fn base_rate(options: &Options, examples: usize) -> BaseRate {
     }
 }
 
-fn optimizer(options: &Options) -> Box<dyn Optimizer> {
+/// The optimizer that the options ask for.
+pub fn optimizer(options: &Options) -> Box<dyn Optimizer> {
     let numbers = options.optimizer;
     let (weight_decay, epsilon) = (numbers.weight_decay, numbers.epsilon);
     let adam = AdamSettings { beta1: numbers.beta1, beta2: numbers.beta2, epsilon, weight_decay };

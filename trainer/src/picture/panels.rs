@@ -204,7 +204,7 @@ fn std(heading: &Heading, rows: &[Row]) -> Option<Panel> {
 /// the mark.
 const REASONS: &[(&str, &str, Shape, Colour)] = &[
     ("falls too slowly", "STD falls too slowly", Shape::Up, VERMILION),
-    ("falls faster", "STD falls too fast", Shape::Down, GREEN),
+    ("well below its course", "STD is ahead of its course", Shape::Down, GREEN),
     ("is where it was to be", "STD is at its target", Shape::Disc, GREEN),
     ("metric fell", "metric fell", Shape::Cross, PURPLE),
 ];

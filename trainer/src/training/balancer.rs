@@ -218,7 +218,7 @@ impl Balancer {
     /// The gain for metrics below and above the mean.
     pub fn gain(&self) -> (f64, f64) {
         match (&self.numbers.controller, self.options.gain) {
-            (Some(controller), _) => (controller.gain(), controller.gain()),
+            (Some(controller), _) => controller.gain(),
             (None, Gain::Fixed { below, above }) => (below, above),
             (None, Gain::Auto { .. }) => (1.25, 1.25),
         }
