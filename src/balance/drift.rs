@@ -34,7 +34,7 @@ const CAUTION: f64 = 1.5;
 /// The most that an interval grows over the one before.
 const GROWTH: f64 = 3.0;
 /// The most that a value is extrapolated by, in tolerances: a path may stop, or turn, at any time.
-const REACH: f64 = 2.5;
+const REACH: f64 = 1.2;
 
 /// Follows the value (alpha, or another metric) of every unit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -240,7 +240,7 @@ mod tests {
             let outcome = follow(&path.alpha, distance);
             println!("{name}: {outcome:?} {}", outcome.work());
             assert!(outcome.largest_error <= 0.005, "{name}: {outcome:?}");
-            assert!(outcome.work() <= 2.0, "{name}: {outcome:?}");
+            assert!(outcome.work() <= 2.2, "{name}: {outcome:?}");
         }
     }
 
@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn a_straight_path_costs_ever_less() {
         let outcome = synthetic(&[0; 6], &[0.1; 6], 0.3, 0.0, 1000);
-        assert!(outcome.largest_error < 0.005 && outcome.work() <= 16.0, "{outcome:?}");
+        assert!(outcome.largest_error < 0.005 && outcome.work() <= 28.0, "{outcome:?}");
     }
 
     #[test]
