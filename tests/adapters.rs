@@ -31,7 +31,7 @@ fn open(base: &Path, adapters: &[PathBuf]) -> evenkeel::Result<Checkpoint> {
 /// Everything is measured, in one piece and unscaled, so that the numbers compare with NumPy's.
 fn settings() -> Settings {
     let selection = Selection { embeddings: true, split: false, conv_norm: 1.0, ..Selection::default() };
-    Settings { min_eigenvalues: 2, selection, ..Settings::default() }
+    Settings { min_eigenvalues: Some(2), selection, ..Settings::default() }
 }
 
 fn report(checkpoint: &Checkpoint) -> Report {
@@ -171,7 +171,7 @@ fn the_parts_of_an_update_are_rows_and_columns_of_it() {
     // One piece of c_attn is a third of the columns: its norm is below the whole one's.
     let checkpoint = open(&adapter("conv1d"), &[]).unwrap();
     let selection = Selection { embeddings: true, conv_norm: 1.0, ..Selection::default() };
-    let split = Settings { min_eigenvalues: 2, selection, ..Settings::default() };
+    let split = Settings { min_eigenvalues: Some(2), selection, ..Settings::default() };
     let parts = evenkeel::analyze(&checkpoint, &split, &Silent).unwrap();
     let whole = report(&checkpoint);
     let square = |m: &Matrix| m.metric("frobenius_norm").unwrap().powi(2);

@@ -164,7 +164,7 @@ fn the_parts_of_a_fused_tensor_are_one_unit() {
     let path = fixture("silero-vad");
     let checkpoint = in_memory(&path, |_| true);
     let granularity = Some(Granularity::Layer);
-    let settings = Settings { min_eigenvalues: 12, granularity, ..Settings::default() };
+    let settings = Settings { min_eigenvalues: Some(12), granularity, ..Settings::default() };
     let report = analyze(&checkpoint, &settings, &Silent).unwrap();
     let names: Vec<&str> = checkpoint.tensors().iter().map(|t| t.name.as_str()).collect();
     let plan = Plan::new(&report, &names, &UnitOptions::default()).unwrap();

@@ -134,7 +134,7 @@ fn storage_precision_is_warned_of() {
 fn layouts_of_every_family() {
     let expected = golden("layouts.json");
     let settings = Settings {
-        min_eigenvalues: 4,
+        min_eigenvalues: Some(4),
         granularity: Some(Granularity::Block),
         spectral_weights: true,
         ..Settings::default()

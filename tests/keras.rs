@@ -77,7 +77,7 @@ fn stored_matrices_are_mapped() {
 
 #[test]
 fn kernels_are_what_their_layers_are() {
-    let settings = Settings { min_eigenvalues: 3, ..Settings::default() };
+    let settings = Settings { min_eigenvalues: Some(3), ..Settings::default() };
     let report = common::analyze(&keras("model.keras"), &settings);
     let shape = |name: &str| {
         let matrix = matrix(&report, name);

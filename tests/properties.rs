@@ -113,7 +113,7 @@ proptest! {
         for order in [&sorted, &order] {
             std::fs::write(&path, checkpoint(order)).unwrap();
             let checkpoint = Checkpoint::open(&path, &OpenOptions::default()).unwrap();
-            let settings = Settings { min_eigenvalues: 4, ..Settings::default() };
+            let settings = Settings { min_eigenvalues: Some(4), ..Settings::default() };
             reports.push(evenkeel::analyze(&checkpoint, &settings, &Silent).unwrap());
         }
         prop_assert_eq!(reports[0].summary.blocks, 6);

@@ -35,7 +35,7 @@ fn json(report: &Report) -> serde_json::Value {
 #[test]
 fn every_report_keeps_the_schema() {
     let validator = jsonschema::validator_for(&current()).unwrap();
-    let settings = Settings { min_eigenvalues: 4, ..Settings::default() };
+    let settings = Settings { min_eigenvalues: Some(4), ..Settings::default() };
     let mut paths = vec![fixture("adversarial"), fixture("silero-vad")];
     paths
         .extend(["bert", "gpt_oss", "clip", "fno", "t5", "resnet"].map(|name| fixture("layouts").join(name)));

@@ -22,7 +22,7 @@ fn report(tensors: &[(&str, Dtype, &[usize], &[u8])], settings: &Settings) -> Re
 }
 
 fn select(selection: Selection) -> Settings {
-    Settings { min_eigenvalues: 4, selection, ..Settings::default() }
+    Settings { min_eigenvalues: Some(4), selection, ..Settings::default() }
 }
 
 fn reason<'a>(report: &'a Report, name: &str) -> &'a str {

@@ -36,7 +36,7 @@ fn touch(path: &Path) {
 /// Asserts that both commands notice what `change` does to an open checkpoint, and name the file.
 #[track_caller]
 fn noticed(from: &Path, options: &OpenOptions, change: impl Fn(&Path), file: &str) {
-    let settings = Settings { min_eigenvalues: 4, ..Settings::default() };
+    let settings = Settings { min_eigenvalues: Some(4), ..Settings::default() };
     for mmap in [true, false] {
         let (_dir, path) = copy(from);
         let checkpoint = Checkpoint::open(&path, &OpenOptions { mmap, ..options.clone() }).unwrap();

@@ -48,7 +48,7 @@ pub fn directory(files: &[(&str, &[u8])], open: &str, adapter: Option<&str>) {
 /// Everything that can be done with a checkpoint.
 fn use_all(path: &Path, options: &OpenOptions) -> Result<(), Error> {
     let checkpoint = Checkpoint::open(path, options)?;
-    let settings = Settings { min_eigenvalues: 2, threads: 1, ..Settings::default() };
+    let settings = Settings { min_eigenvalues: Some(2), threads: 1, ..Settings::default() };
     evenkeel::inventory(&checkpoint, &settings)?;
     for tensor in checkpoint.tensors().iter().filter(|tensor| tensor.elements <= MAX_READ) {
         checkpoint.read(tensor, 0..tensor.elements)?;

@@ -40,13 +40,14 @@ impl Frozen {
     /// [`Error::Setting`] where a setting has no meaning.
     pub fn new(checkpoint: &Checkpoint, settings: &Settings) -> Result<Frozen> {
         settings.check()?;
-        let layout = Layout::of(checkpoint, settings)?;
+        let settings = settings.for_model(checkpoint);
+        let layout = Layout::of(checkpoint, &settings)?;
         let of = |matrix: Matrix| {
             let tensor = checkpoint.tensors().get(matrix.tensor)?;
             Some((tensor.name.clone(), tensor.shape.clone(), matrix))
         };
         let matrices = layout.plan.matrices.into_iter().filter_map(of).collect();
-        Ok(Frozen { settings: settings.clone(), matrices })
+        Ok(Frozen { settings, matrices })
     }
 
     /// The tensors with matrices in them, in order.

@@ -13,6 +13,7 @@ use super::{Layout, Settings, assemble};
 /// file is not what it was when it was opened.
 pub fn inventory(checkpoint: &Checkpoint, settings: &Settings) -> Result<Inventory> {
     settings.check()?;
+    let settings = &settings.for_model(checkpoint);
     let layout = Layout::of(checkpoint, settings)?;
     let mut uses: Vec<String> = vec![String::new(); checkpoint.tensors().len()];
     for skip in &layout.plan.skipped {
@@ -33,8 +34,8 @@ pub fn inventory(checkpoint: &Checkpoint, settings: &Settings) -> Result<Invento
                 (1, pooled) => format!("{role}: {pooled} × {rows}×{cols} pooled"),
                 (count, _) => format!("{role}: {count} parts"),
             };
-            if matrix.eigenvalues() < settings.min_eigenvalues {
-                text.push_str(&format!(" (fewer than {} eigenvalues)", settings.min_eigenvalues));
+            if matrix.eigenvalues() < settings.least() {
+                text.push_str(&format!(" (fewer than {} eigenvalues)", settings.least()));
             }
             if matrix.unsplit {
                 text.push_str(" (fused, not split)");

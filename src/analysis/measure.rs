@@ -178,7 +178,7 @@ fn fast_numbers(
     let decided = fit.status == FitStatus::Ok && !fit.start_uncertain && fit.alpha_error <= FAST_TOLERANCE;
     // A number of the storage's own precision is none that single precision could judge.
     let stored_finer = below_storage_precision(spectrum, &fit, matrix);
-    (decided && !stored_finer && matrix.eigenvalues() >= settings.min_eigenvalues)
+    (decided && !stored_finer && matrix.eigenvalues() >= settings.least())
         .then(|| measured(spectrum, &fit, Precision::Fast, warnings.to_vec()))
 }
 
@@ -207,7 +207,7 @@ fn numbers(
     } else {
         (gram, first)
     };
-    if matrix.eigenvalues() < settings.min_eigenvalues {
+    if matrix.eigenvalues() < settings.least() {
         fit = tail::Fit::none(FitStatus::TooFewEigenvalues);
     }
     if below_storage_precision(&spectrum, &fit, matrix) {

@@ -77,6 +77,7 @@ fn measured(
     progress: &dyn Progress,
 ) -> Result<Report> {
     settings.check()?;
+    let settings = &settings.for_model(checkpoint);
     let engine = settings.engine()?;
     let layout = Layout::of(checkpoint, settings)?;
     let run = Run { checkpoint, settings, engine: engine.as_ref(), plan: &layout.plan, progress };
@@ -220,7 +221,7 @@ impl Layout {
         };
         let by_place =
             matrix.block.is_some() || (self.granularity == Granularity::Layer && !self.transformer);
-        by_role && by_place && matrix.eigenvalues() >= settings.min_eigenvalues
+        by_role && by_place && matrix.eigenvalues() >= settings.least()
     }
 }
 
@@ -230,7 +231,7 @@ fn repeats_layers(plan: &Plan, settings: &Settings) -> bool {
     let mut counts = std::collections::HashMap::new();
     for matrix in &plan.matrices {
         let counted = matches!(matrix.role, Role::Linear | Role::Expert)
-            && matrix.eigenvalues() >= settings.min_eigenvalues;
+            && matrix.eigenvalues() >= settings.least();
         if let (true, Some(block)) = (counted, &matrix.block) {
             *counts.entry(&block.name).or_insert(0usize) += 1;
         }

@@ -6,7 +6,9 @@ use crate::error::{Error, Result};
 use crate::matrices::Selection;
 use crate::metrics::Estimator;
 use crate::report::{self, Precision};
+use crate::source::{Checkpoint, ModelConfig, OperatorKind};
 use crate::spectrum::{Engine, FaerEngine};
+use crate::tensors::Kind;
 
 /// What the across-block statistics are taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,8 +36,9 @@ pub struct Settings {
     pub estimator: Estimator,
     /// Leave out eigenvalues up to this before the fit.
     pub drop_below: Option<f64>,
-    /// Matrices with fewer eigenvalues have no alpha and are not scheduled.
-    pub min_eigenvalues: usize,
+    /// Matrices with fewer eigenvalues have no alpha and are not scheduled. `None`: 50, but 12 where the model
+    /// is a neural operator, whose layers are narrow.
+    pub min_eigenvalues: Option<usize>,
     /// `None`: blocks where the model has transformer blocks, else layers.
     pub granularity: Option<Granularity>,
     /// A regular expression that finds the block in a tensor's name.
@@ -57,7 +60,7 @@ impl Default for Settings {
         Settings {
             estimator: Estimator::default(),
             drop_below: None,
-            min_eigenvalues: 50,
+            min_eigenvalues: None,
             granularity: None,
             block_pattern: None,
             spectral_weights: false,
@@ -66,6 +69,21 @@ impl Default for Settings {
             precision: Precision::Exact,
             threads: 0,
         }
+    }
+}
+
+/// The eigenvalues that a matrix needs for an alpha: the paper's, and its authors' for neural operators.
+const LEAST: usize = 50;
+const OPERATORS_LEAST: usize = 12;
+
+/// Whether a model is a neural operator: by its configuration, or by names and types of tensors as in PDEBench's
+/// files, which have none.
+fn is_operator(checkpoint: &Checkpoint) -> bool {
+    match checkpoint.config().and_then(ModelConfig::model_type) {
+        Some(name) => OperatorKind::named(name).is_some(),
+        None => checkpoint.tensors().iter().any(|tensor| {
+            tensor.dtype.kind() == Kind::Complex || tensor.name.ends_with("encoder1.enc1conv1.weight")
+        }),
     }
 }
 
@@ -101,10 +119,21 @@ impl Settings {
         if !(1e-6..=1e6).contains(&conv_norm) {
             return wrong("--conv-norm takes a number from 0.000001 to 1000000.");
         }
-        if self.min_eigenvalues < 2 {
+        if self.min_eigenvalues.is_some_and(|least| least < 2) {
             return wrong("--min-eigenvalues takes 2 or more: a tail needs a start.");
         }
         Ok(())
+    }
+
+    /// These settings with what depends on the model filled in.
+    pub(super) fn for_model(&self, checkpoint: &Checkpoint) -> Settings {
+        let least = if is_operator(checkpoint) { OPERATORS_LEAST } else { LEAST };
+        Settings { min_eigenvalues: Some(self.min_eigenvalues.unwrap_or(least)), ..self.clone() }
+    }
+
+    /// The eigenvalues that a matrix needs for an alpha.
+    pub(super) fn least(&self) -> usize {
+        self.min_eigenvalues.unwrap_or(LEAST)
     }
 
     /// The engine by its name.
@@ -136,7 +165,7 @@ impl Settings {
             xmin_pos,
             drop_below: self.drop_below,
             granularity: granularity.name(),
-            min_eigenvalues: self.min_eigenvalues,
+            min_eigenvalues: self.least(),
             conv_norm: self.selection.conv_norm,
             split: self.selection.split,
             embeddings: self.selection.embeddings,

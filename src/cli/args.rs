@@ -204,9 +204,10 @@ pub struct SelectionArgs {
     /// Analyse embedding tables, too
     #[arg(long)]
     embeddings: bool,
-    /// Matrices with fewer eigenvalues get no alpha and take no part in the statistics
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    pub min_eigenvalues: usize,
+    /// Matrices with fewer eigenvalues get no alpha and take no part in the statistics [default: 50;
+    /// 12 for neural operators]
+    #[arg(long, value_name = "N")]
+    pub min_eigenvalues: Option<usize>,
     /// What the eigenvalues of convolutions are multiplied by
     #[arg(long, value_name = "X", default_value_t = 0.5, allow_negative_numbers = true)]
     conv_norm: f64,

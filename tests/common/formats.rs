@@ -44,7 +44,7 @@ pub fn same_values(path: &Path, expected: &Path) -> Checkpoint {
 /// A report without what belongs to the format: the checkpoint's description, other names,
 /// and what is left out.
 pub fn comparable(checkpoint: &Checkpoint) -> Value {
-    let settings = Settings { min_eigenvalues: 4, ..Settings::default() };
+    let settings = Settings { min_eigenvalues: Some(4), ..Settings::default() };
     let report = evenkeel::analyze(checkpoint, &settings, &Silent).unwrap();
     let exporter = evenkeel::report::EXPORTERS.iter().find(|e| e.name() == "json").unwrap();
     let mut value: Value = serde_json::from_slice(&exporter.report(&report, None).unwrap()).unwrap();

@@ -249,7 +249,7 @@ fn use_all(bytes: &[u8], mmap: bool) -> bool {
             false
         }
         Ok(checkpoint) => {
-            let settings = Settings { min_eigenvalues: 2, ..Settings::default() };
+            let settings = Settings { min_eigenvalues: Some(2), ..Settings::default() };
             evenkeel::inventory(&checkpoint, &settings).unwrap();
             evenkeel::analyze(&checkpoint, &settings, &Silent).unwrap();
             true

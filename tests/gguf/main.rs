@@ -27,7 +27,7 @@ fn open(path: &Path, mmap: bool) -> Checkpoint {
 }
 
 fn settings() -> Settings {
-    Settings { min_eigenvalues: 4, ..Settings::default() }
+    Settings { min_eigenvalues: Some(4), ..Settings::default() }
 }
 
 /// A file of these bytes, under this name.

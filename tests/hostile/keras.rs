@@ -23,7 +23,7 @@ fn refused(bytes: &[u8], part: &str) {
 fn use_all(path: &Path, mmap: bool) -> Result<usize, String> {
     let options = OpenOptions { mmap, ..OpenOptions::default() };
     let checkpoint = Checkpoint::open(path, &options).map_err(|e| e.to_string())?;
-    let settings = Settings { min_eigenvalues: 2, ..Settings::default() };
+    let settings = Settings { min_eigenvalues: Some(2), ..Settings::default() };
     evenkeel::inventory(&checkpoint, &settings).map_err(|e| e.to_string())?;
     evenkeel::analyze(&checkpoint, &settings, &Silent).map_err(|e| e.to_string())?;
     Ok(checkpoint.tensors().len())

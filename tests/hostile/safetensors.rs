@@ -342,7 +342,7 @@ fn shapes_with_zeros_and_no_data_are_listed() {
 fn use_all(path: &Path, mmap: bool) -> Option<HashMap<String, Vec<usize>>> {
     let options = OpenOptions { mmap, ..OpenOptions::default() };
     let checkpoint = Checkpoint::open(path, &options).ok()?;
-    let settings = Settings { min_eigenvalues: 2, ..Settings::default() };
+    let settings = Settings { min_eigenvalues: Some(2), ..Settings::default() };
     evenkeel::inventory(&checkpoint, &settings).unwrap();
     evenkeel::analyze(&checkpoint, &settings, &Silent).unwrap();
     Some(checkpoint.tensors().iter().map(|t| (t.name.clone(), t.shape.clone())).collect())

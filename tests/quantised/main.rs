@@ -62,7 +62,7 @@ fn layout(name: &str) -> std::path::PathBuf {
 }
 
 fn settings() -> Settings {
-    Settings { min_eigenvalues: 4, ..Settings::default() }
+    Settings { min_eigenvalues: Some(4), ..Settings::default() }
 }
 
 fn expected() -> BTreeMap<String, BTreeMap<String, Value>> {

@@ -12,7 +12,7 @@ use crate::common::fixture;
 /// Opens a file, and does everything with it that can be done. Must not panic.
 fn use_all(path: &Path, mmap: bool) -> Result<usize, Error> {
     let checkpoint = Checkpoint::open(path, &OpenOptions { mmap, ..OpenOptions::default() })?;
-    let settings = Settings { min_eigenvalues: 2, ..Settings::default() };
+    let settings = Settings { min_eigenvalues: Some(2), ..Settings::default() };
     evenkeel::inventory(&checkpoint, &settings)?;
     evenkeel::analyze(&checkpoint, &settings, &Silent)?;
     Ok(checkpoint.tensors().len())

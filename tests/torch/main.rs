@@ -67,7 +67,7 @@ fn comparable(report: &Report) -> String {
 
 #[test]
 fn reports_do_not_depend_on_the_format() {
-    let settings = Settings { min_eigenvalues: 4, ..Settings::default() };
+    let settings = Settings { min_eigenvalues: Some(4), ..Settings::default() };
     let expected = common::analyze(&fixture("torch/weights.safetensors"), &settings);
     assert!(!expected.matrices.is_empty());
     for name in [

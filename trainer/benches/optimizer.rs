@@ -15,7 +15,8 @@ fn main() -> evenkeel_trainer::Result<()> {
             let options = (Kind::Float, Device::Cpu);
             let tensor = Tensor::f_randn(shape, options)?.f_set_requires_grad(true)?;
             tensor.f_mul(&Tensor::f_randn(shape, options)?)?.f_sum(None)?.f_backward()?;
-            parameters.push(Parameter { name: String::new(), tensor, decays: shape.len() > 1 });
+            let decays = shape.len() > 1;
+            parameters.push(Parameter { name: String::new(), tensor, decays, is_complex: false });
             rates.push(rate);
             Ok(())
         };

@@ -26,7 +26,12 @@ fn reference() -> Value {
 }
 
 fn parameter(tensor: Tensor) -> Parameter {
-    Parameter { name: "w".to_owned(), tensor: tensor.set_requires_grad(true), decays: true }
+    Parameter {
+        name: "w".to_owned(),
+        tensor: tensor.set_requires_grad(true),
+        decays: true,
+        is_complex: false,
+    }
 }
 
 fn flat(tensor: &Tensor) -> Vec<f32> {
@@ -64,6 +69,7 @@ impl Small {
             parameters.push(Parameter {
                 name: described["name"].as_str().unwrap().to_owned(),
                 decays: described["decays"].as_bool().unwrap(),
+                is_complex: false,
                 ..parameter(if is_complex { values.view_as_complex() } else { values })
             });
             scales.push(described["scale"].as_f64().unwrap());

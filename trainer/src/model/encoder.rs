@@ -11,7 +11,7 @@ use crate::torch::recomputed;
 
 /// A matrix and a bias.
 #[derive(Debug)]
-pub(super) struct Linear {
+pub(crate) struct Linear {
     pub weight: Tensor,
     pub bias: Tensor,
 }

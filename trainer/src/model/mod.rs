@@ -26,7 +26,9 @@ use crate::training::{Mode, Parameter};
 
 pub use config::{Config, Family};
 pub use directory::{Directory, Pretrained};
+pub(crate) use encoder::Linear;
 pub use task::Task;
+pub(crate) use weights::{ByName, by_name, kind_of, lengths};
 
 /// Some examples, side by side: the shorter ones are padded at the end.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use crate::random::Normal;
 use crate::training::Parameter;
 
 /// The type of libtorch for one that can be trained.
-pub(super) fn kind_of(dtype: Dtype) -> Option<Kind> {
+pub(crate) fn kind_of(dtype: Dtype) -> Option<Kind> {
     match dtype {
         Dtype::F64 => Some(Kind::Double),
         Dtype::F32 => Some(Kind::Float),
@@ -27,10 +27,10 @@ pub(super) fn kind_of(dtype: Dtype) -> Option<Kind> {
 }
 
 /// The tensors of a checkpoint by every name that they have.
-pub(super) type ByName<'a> = HashMap<&'a str, &'a Stored>;
+pub(crate) type ByName<'a> = HashMap<&'a str, &'a Stored>;
 
 /// Lists the tensors of a checkpoint, and refuses one whose weights are computed from others.
-pub(super) fn by_name<'a>(path: &Path, checkpoint: &'a Checkpoint) -> Result<ByName<'a>> {
+pub(crate) fn by_name<'a>(path: &Path, checkpoint: &'a Checkpoint) -> Result<ByName<'a>> {
     let quantised = checkpoint.set_aside().keys().next().cloned().or_else(|| {
         let computed = |tensor: &&Stored| {
             matches!(tensor.content, Content::Encoded(_)) && tensor.stored_as() != tensor.dtype.name()
@@ -187,12 +187,12 @@ impl<'a> Weights<'a> {
     fn keep(&mut self, name: String, values: Tensor, decays: bool) -> Result<Tensor> {
         let tensor = values.f_to_device_(self.settings.device, Kind::Float, false, false)?;
         let tensor = tensor.f_set_requires_grad(true)?;
-        self.parameters.push(Parameter { name, tensor: tensor.shallow_clone(), decays });
+        self.parameters.push(Parameter { name, tensor: tensor.shallow_clone(), decays, is_complex: false });
         Ok(tensor)
     }
 }
 
 /// A shape as libtorch wants it; no dimension of a tensor that exists is beyond its range.
-fn lengths(shape: &[usize]) -> Vec<i64> {
+pub(crate) fn lengths(shape: &[usize]) -> Vec<i64> {
     shape.iter().map(|length| i64::try_from(*length).unwrap_or(i64::MAX)).collect()
 }

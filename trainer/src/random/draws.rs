@@ -17,6 +17,8 @@ pub enum Purpose {
     Subset,
     /// Which examples are held back for evaluation.
     Held,
+    /// The first values of an operator's parameter, whose position is the number.
+    Weights,
 }
 
 impl Purpose {
@@ -25,6 +27,7 @@ impl Purpose {
             Purpose::Order => *b"order\0\0\0",
             Purpose::Subset => *b"subset\0\0",
             Purpose::Held => *b"held\0\0\0\0",
+            Purpose::Weights => *b"weights\0",
         }
     }
 }
@@ -55,6 +58,11 @@ impl Draws {
                 return (product >> 64) as u64;
             }
         }
+    }
+
+    /// A number in [0, 1): the upper 53 bits of a draw.
+    pub fn unit(&mut self) -> f64 {
+        (self.0.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// Brings items into a random order (Fisher and Yates, from the last item down).

@@ -3,6 +3,7 @@
 //! | what | from | rule |
 //! |---|---|---|
 //! | which examples, in which order | seed, purpose, number | ChaCha8 ([`Draws`]) |
+//! | an operator's first weights | seed, position of the parameter | ChaCha8, even in an interval ([`Draws::unit`]) |
 //! | a new head | seed | SplitMix64 and Box–Muller (`Normal`) |
 //! | dropout | seed, step, pass | libtorch's generator, seeded anew ([`reseed`]) |
 

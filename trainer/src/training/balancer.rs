@@ -9,7 +9,6 @@ use evenkeel::balance::{
     spread,
 };
 use evenkeel::rebalance::options::{Balance, Interval};
-use evenkeel::tensors::Dtype;
 use evenkeel::{Checkpoint, Report, Silent, analyze};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -80,8 +79,8 @@ fn tolerance(controller: Option<&Controller>) -> f64 {
 fn weights<'a>(problem: &dyn Problem, of: impl Iterator<Item = &'a Parameter>) -> Result<Checkpoint> {
     let mut tensors = Vec::new();
     for parameter in of {
-        let shape = parameter.tensor.size().iter().map(|n| usize::try_from(*n).unwrap_or(0)).collect();
-        tensors.push((parameter.name.clone(), Dtype::F32, shape, to_bytes(&parameter.tensor)?));
+        let (dtype, shape) = parameter.stored();
+        tensors.push((parameter.name.clone(), dtype, shape, to_bytes(&parameter.tensor)?));
     }
     Ok(Checkpoint::in_memory(problem.config(), tensors)?)
 }
@@ -135,6 +134,7 @@ impl Balancer {
         let interval = match setting.options.interval {
             Interval::Auto => None,
             Interval::Steps(steps) => Some(steps.max(1)),
+            Interval::Epoch => Some(setting.rate.steps_per_epoch.max(1)),
             Interval::Paper => Some((setting.rate.steps_per_epoch / 10).clamp(1, 100)),
         };
         let mut balancer = Balancer {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use evenkeel::source::ModelConfig;
+use evenkeel::tensors::Dtype;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -15,8 +16,22 @@ pub struct Parameter {
     pub name: String,
     /// The values; a leaf that requires a gradient, in the dtype of training (F32).
     pub tensor: Tensor,
-    /// Whether weight decay applies: not to biases and norms.
+    /// Whether weight decay applies: to a text model's biases and norms it does not.
     pub decays: bool,
+    /// Its last dimension is of real and imaginary parts: checkpoints hold complex numbers.
+    pub is_complex: bool,
+}
+
+impl Parameter {
+    /// Type and shape in a checkpoint.
+    pub fn stored(&self) -> (Dtype, Vec<usize>) {
+        let mut shape: Vec<usize> =
+            self.tensor.size().iter().map(|length| usize::try_from(*length).unwrap_or(0)).collect();
+        if self.is_complex {
+            shape.pop();
+        }
+        (if self.is_complex { Dtype::C64 } else { Dtype::F32 }, shape)
+    }
 }
 
 /// Whether dropout is on.
@@ -41,6 +56,12 @@ pub struct Score {
 pub trait Problem {
     /// What is trained, always in the same order.
     fn parameters(&self) -> &[Parameter];
+
+    /// What belongs to the model's state and is not trained, such as running means, by their names in the
+    /// checkpoint: the loop saves and restores it with the parameters.
+    fn buffers(&self) -> &[(String, Tensor)] {
+        &[]
+    }
 
     /// The model's configuration, by which an analysis knows its blocks.
     fn config(&self) -> Option<ModelConfig>;

@@ -89,6 +89,12 @@ fn recover_models(directory: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The tensors of a model's state by name: what is trained, and what is not.
+fn of_model(problem: &dyn Problem) -> Vec<(&str, &Tensor)> {
+    let parameters = problem.parameters().iter().map(|p| (p.name.as_str(), &p.tensor));
+    parameters.chain(problem.buffers().iter().map(|(name, tensor)| (name.as_str(), tensor))).collect()
+}
+
 /// A run in progress.
 pub struct Run<'a> {
     settings: Settings<'a>,
@@ -148,8 +154,7 @@ impl<'a> Run<'a> {
         let Some(saved) = states.load::<State>()? else { return Ok(None) };
         recover_models(settings.directory)?;
         let parameters = problem.parameters();
-        let named: Vec<(&str, &Tensor)> = parameters.iter().map(|p| (p.name.as_str(), &p.tensor)).collect();
-        state::restore(saved.parameters, &named)?;
+        state::restore(saved.parameters, &of_model(problem))?;
         let (anchors, moments): (Vec<_>, Vec<_>) =
             saved.optimizer.into_iter().partition(|(name, _)| name.starts_with("anchor."));
         optimizer.restore(parameters, &moments)?;
@@ -349,11 +354,10 @@ impl<'a> Run<'a> {
     fn save(&mut self) -> Result<()> {
         self.state.balancer = self.balancer.numbers().clone();
         let parameters = self.problem.parameters();
-        let named: Vec<(&str, &Tensor)> = parameters.iter().map(|p| (p.name.as_str(), &p.tensor)).collect();
         let mut more = self.optimizer.state(parameters)?;
         more.extend(self.balancer.tensors());
         let more: Vec<(&str, &Tensor)> = more.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        self.states.save(&self.state, &named, &more)
+        self.states.save(&self.state, &of_model(self.problem), &more)
     }
 
     fn result(self) -> Result<Finished> {

@@ -5,17 +5,14 @@
 //! So at every moment there is one that is whole.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use safetensors::SafeTensors;
-use safetensors::tensor::TensorView;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::error::{Error, Result};
-use crate::torch::{dtype, to_bytes};
+use crate::files::{self, Stored, read_tensors};
 
 /// Where the states of a run lie.
 #[derive(Clone, Debug)]
@@ -28,7 +25,7 @@ pub struct States {
 pub struct Saved<S> {
     /// What is no tensor.
     pub state: S,
-    /// The parameters by name.
+    /// The parameters, and what else belongs to the model, by name.
     pub parameters: Vec<(String, Tensor)>,
     /// The optimizer's tensors by name.
     pub optimizer: Vec<(String, Tensor)>,
@@ -58,7 +55,7 @@ impl States {
         remove(&new)?;
         std::fs::create_dir(&new).map_err(Error::io("create", &new))?;
         let json = serde_json::to_vec_pretty(state).map_err(|e| Error::io("write", &new)(e.into()))?;
-        write(&new.join(STATE), &json)?;
+        files::write(&new.join(STATE), &json)?;
         write_tensors(&new.join(PARAMETERS), parameters)?;
         write_tensors(&new.join(OPTIMIZER), optimizer)?;
         // Where only the predecessor is left, it stays until the new one is in place.
@@ -90,6 +87,11 @@ impl States {
     }
 }
 
+fn write_tensors(path: &Path, tensors: &[(&str, &Tensor)]) -> Result<()> {
+    let stored = tensors.iter().map(|(name, tensor)| Stored::tensor(name, tensor));
+    files::write_tensors(path, &stored.collect::<Result<Vec<_>>>()?)
+}
+
 fn remove(directory: &Path) -> Result<()> {
     match std::fs::remove_dir_all(directory) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -97,48 +99,6 @@ fn remove(directory: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Writes a file and waits until it is on the disk.
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    std::fs::write(path, bytes).and_then(|()| File::open(path)?.sync_all()).map_err(Error::io("write", path))
-}
-
-fn write_tensors(path: &Path, tensors: &[(&str, &Tensor)]) -> Result<()> {
-    let mut data = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
-        let shape = tensor.size().iter().map(|n| usize::try_from(*n).unwrap_or(0)).collect();
-        data.push((*name, dtype(tensor.f_kind()?)?, shape, to_bytes(tensor)?));
-    }
-    let failed = |e: safetensors::SafeTensorError| Error::io("write", path)(std::io::Error::other(e));
-    let mut views: Vec<(&str, TensorView)> = Vec::with_capacity(data.len());
-    for (name, dtype, shape, bytes) in &data {
-        let shape: &Vec<usize> = shape;
-        views.push((*name, TensorView::new(*dtype, shape.clone(), bytes).map_err(failed)?));
-    }
-    // Not by way of a second copy of all of it in memory.
-    safetensors::serialize_to_file(views, None, path).map_err(failed)?;
-    File::open(path).and_then(|file| file.sync_all()).map_err(Error::io("write", path))
-}
-
-fn read_tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    let failed = |e: safetensors::SafeTensorError| Error::io("read", path)(std::io::Error::other(e));
-    let mut tensors = Vec::new();
-    for (name, view) in SafeTensors::deserialize(&bytes).map_err(failed)?.iter() {
-        let shape: Vec<i64> = view.shape().iter().map(|n| i64::try_from(*n).unwrap_or(i64::MAX)).collect();
-        let kind = kind(view.dtype()).ok_or_else(|| {
-            Error::io("read", path)(std::io::Error::other(format!("{name} has a type that no state has")))
-        })?;
-        tensors.push((name.to_owned(), Tensor::f_from_data_size(view.data(), &shape, kind)?));
-    }
-    Ok(tensors)
-}
-
-/// The types that a state holds.
-fn kind(dtype: safetensors::Dtype) -> Option<Kind> {
-    let kinds = [Kind::Float, Kind::Double, Kind::Half, Kind::BFloat16, Kind::Int64, Kind::Int, Kind::Bool];
-    kinds.into_iter().find(|kind| crate::torch::dtype(*kind).is_ok_and(|d| d == dtype))
 }
 
 /// Copies saved tensors into those of the same names.
@@ -162,6 +122,7 @@ pub fn restore(saved: Vec<(String, Tensor)>, into: &[(&str, &Tensor)]) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::torch::to_bytes;
 
     #[test]
     fn what_is_saved_comes_back_to_the_bit() {
