@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use evenkeel::source::hdf5::{Hdf5, Span};
 use evenkeel::{Checkpoint, Error, OpenOptions, Settings, Silent};
 use serde_json::{Value, json};
 
@@ -42,6 +43,21 @@ pub fn directory(files: &[(&str, &[u8])], open: &str, adapter: Option<&str>) {
         let message = error.to_string();
         assert!(message.ends_with('.') && !message.contains(['\n', '\u{1b}']), "{message:?} is no sentence");
         assert!(message.len() < 4096, "a message of {} bytes", message.len());
+    }
+}
+
+/// The arrays of an HDF5 file, every one read where it is small enough.
+pub fn arrays(content: &[u8]) {
+    let path = scratch().join("arrays.h5");
+    std::fs::write(&path, content).expect("a file");
+    let Ok(file) = Hdf5::open(&path) else { return };
+    let names: Vec<String> = file.names().map(|(name, _)| name.to_owned()).collect();
+    for name in names {
+        let Ok(Some(array)) = file.array(&name) else { continue };
+        let spans: Vec<Span> = array.shape().iter().map(|length| Span::every(1, 0..*length)).collect();
+        if array.shape().iter().product::<usize>() <= MAX_READ {
+            let _ = array.read(&spans);
+        }
     }
 }
 

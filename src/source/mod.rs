@@ -8,6 +8,7 @@ pub(crate) mod companion;
 mod config;
 mod files;
 mod gguf;
+pub mod hdf5;
 mod hub;
 mod index;
 pub(crate) mod json;

@@ -68,7 +68,9 @@ fn datasets_that_break_the_rules() {
     refused(&dataset(&[space.clone(), space.clone(), kind.clone(), layout.clone()]), "a dataspace twice");
     refused(&dataset(&[space.clone(), kind.clone(), message(LAYOUT, &[3])]), "a layout is cut off");
     refused(&dataset(&[space.clone(), kind.clone(), message(LAYOUT, &[9, 1])]), "a layout has the version 9");
-    refused(&dataset(&[space.clone(), kind.clone(), message(LAYOUT, &[3, 2, 3])]), "stored in chunks");
+    let chunks = [&[3, 2, 2][..], &[0; 8], &[2, 0, 0, 0], &[4, 0, 0, 0]].concat();
+    refused(&dataset(&[space.clone(), kind.clone(), message(LAYOUT, &chunks)]), "stored in chunks");
+    refused(&dataset(&[space.clone(), kind.clone(), message(LAYOUT, &[4, 2])]), "an index of HDF5 1.10");
     refused(&dataset(&[space.clone(), kind.clone(), message(LAYOUT, &[3, 3])]), "a virtual dataset");
     refused(&dataset(&[message(DATASPACE, &[2, 33, 0, 1]), kind, layout]), "it has 33 dimensions");
     let shared: Vec<u8> = [&space[..3], &[2], &space[4..]].concat();

@@ -10,6 +10,7 @@
 
 pub mod data;
 pub mod error;
+pub mod fields;
 pub mod memory;
 pub mod model;
 pub mod optimizer;

@@ -26,6 +26,7 @@ type Seed = fn(&Path, Vec<u8>) -> Option<Vec<u8>>;
 const SEEDS: &[(&str, &str, Seed)] = &[
     ("adapter", "/adapter_model.safetensors", header),
     ("adapter_config", "/adapter_config.json", whole),
+    ("arrays", ".h5", whole),
     ("config", "/config.json", whole),
     ("gguf", ".gguf", whole),
     ("hdf5", ".h5", whole),

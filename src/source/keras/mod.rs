@@ -1,11 +1,10 @@
 //! Keras: `.keras` archives, `.weights.h5`, and the older `.h5` files; all of them are HDF5 inside.
 //!
 //! No library reads them here: none of those in Rust was found to keep this project's promises
-//! (docs/formats.md), and Keras needs little of HDF5 (`hdf5`). `layers` learns from the model's
+//! (docs/formats.md), and Keras needs little of HDF5 (src/source/hdf5/). `layers` learns from the model's
 //! configuration which layer is of which class, `variables` what that says of each variable, and
 //! `naming` what it is called.
 
-mod hdf5;
 mod layers;
 mod naming;
 mod variables;
@@ -15,11 +14,11 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::problem::{Checked, rule, unusable};
+use super::hdf5::{self, Dataset, Objects, Place as Stored};
 use super::{Contents, Files, Format, LeftOut, OpenOptions, Storage, zip};
 use crate::error::Result;
 use crate::tensors::{Dtype, Tensor};
 use crate::text::{self, printable};
-use hdf5::{Dataset, Objects};
 use layers::Layers;
 use naming::{Naming, Place, Variable};
 use variables::Form;
@@ -144,7 +143,7 @@ fn contents(objects: &Objects, layers: &Layers, file: usize) -> Checked<Contents
     for ((dataset, variable), name) in variables.iter().zip(naming::distinct(&variables)) {
         let group = beside(&siblings, &Place::of(&dataset.path));
         let form = Form::of(variable.layer, &variable.parameter, &dataset.shape, bias(group));
-        match tensor(dataset, group, form, name, file) {
+        match tensor(dataset, group, form, name, file)? {
             Ok(tensor) => contents.tensors.push(tensor),
             Err(left_out) => contents.left_out.push(left_out),
         }
@@ -185,31 +184,39 @@ fn tensor(
     form: Form,
     name: String,
     file: usize,
-) -> std::result::Result<Tensor, LeftOut> {
+) -> Checked<std::result::Result<Tensor, LeftOut>> {
     let content = match &dataset.content {
         Ok(content) => content,
-        Err(reason) => return Err(LeftOut { name, reason: reason.clone() }),
+        Err(reason) => return Ok(Err(LeftOut { name, reason: reason.clone() })),
     };
     if group.iter().any(|dataset| is_packed(dataset)) && !(dataset.shape.len() == 1 && name.ends_with("bias"))
     {
         let reason =
             "part of a quantised layer, whose packed weights this version does not unpack".to_owned();
-        return Err(LeftOut { name, reason });
+        return Ok(Err(LeftOut { name, reason }));
     }
-    let bytes: Range<u64> = content.bytes.clone();
+    let bytes: Range<u64> = match &content.place {
+        Stored::Piece(bytes) => bytes.clone(),
+        Stored::Chunks(_) => {
+            return rule(format!(
+                "`{}`: it is stored in chunks (compressed?), which Keras never does; save it without them",
+                printable(&dataset.path)
+            ));
+        }
+    };
     let Some((shape, content_of)) = form.view(&dataset.shape, content.dtype, file, bytes) else {
         let shape = text::shape(&dataset.shape);
         let reason = format!("a kernel of shape {shape}, and nothing says which of its dimensions are rows");
-        return Err(LeftOut { name, reason });
+        return Ok(Err(LeftOut { name, reason }));
     };
-    Ok(Tensor {
+    Ok(Ok(Tensor {
         name,
         dtype: content.dtype,
         shape,
         elements: dataset.elements,
         content: content_of,
         aliases: Vec::new(),
-    })
+    }))
 }
 
 /// Whether it is a weight of small integers, which mean nothing without their scales.

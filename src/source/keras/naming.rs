@@ -7,9 +7,9 @@
 
 use std::collections::HashMap;
 
-use super::hdf5::{Dataset, Objects};
 use super::layers::Layers;
 use super::variables::{self, Layer};
+use crate::source::hdf5::{Dataset, Objects};
 
 /// The group of a layer's variables in Keras 3.
 const VARIABLES: &str = "vars";

@@ -12,6 +12,7 @@ pub(super) mod kind {
     pub const EXTERNAL_FILES: u16 = 7;
     pub const LAYOUT: u16 = 8;
     pub const GROUP_INFO: u16 = 10;
+    pub const FILTERS: u16 = 11;
     pub const ATTRIBUTE: u16 = 12;
     pub const CONTINUATION: u16 = 16;
     pub const SYMBOL_TABLE: u16 = 17;

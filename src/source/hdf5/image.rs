@@ -30,6 +30,11 @@ impl<'a> Image<'a> {
         Image { storage, start, length, budget: Cell::new(budget) }
     }
 
+    /// Its length in bytes.
+    pub fn len(&self) -> u64 {
+        self.length
+    }
+
     /// Where some of it lies in the whole file.
     pub fn range(&self, address: u64, count: u64, what: &str) -> Checked<Range<u64>> {
         match address.checked_add(count) {

@@ -7,7 +7,7 @@ use crate::source::Storage;
 use crate::source::problem::{Checked, Problem, rule};
 
 /// The signature that every HDF5 file begins with, at its start or behind a user block.
-pub(in crate::source::keras) const SIGNATURE: &[u8; 8] = b"\x89HDF\r\n\x1a\n";
+pub(in crate::source) const SIGNATURE: &[u8; 8] = b"\x89HDF\r\n\x1a\n";
 
 /// The longest superblock that is read, in bytes.
 const LONGEST: u64 = 100;

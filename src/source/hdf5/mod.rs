@@ -1,15 +1,21 @@
-//! HDF5, as far as h5py writes it for Keras: groups of symbol tables or of a few links, datasets in one
-//! piece, attributes that are texts.
+//! HDF5, as far as h5py writes it for weights and for fields: groups of symbol tables or of a few links,
+//! datasets in one piece or in chunks (gzip, shuffle), attributes that are texts.
+//!
+//! [`Hdf5`] opens a file for its arrays, of which parts are read; `read` lists the datasets for the
+//! reader of Keras.
 //!
 //! After the HDF Group's File Format Specification, version 3.0. The reader is stricter than the
 //! library: links lead only downwards and to each object once, so that a file is a tree; data may not
 //! overlap; what is refused is refused by name. All work is bounded by the file's length
 //! ([`image::Image`]). Checksums, which only newer headers have, are not verified.
 
+mod array;
 mod attribute;
+mod chunks;
 mod dataset;
 mod dataspace;
 mod datatype;
+mod filters;
 mod group;
 mod header;
 mod image;
@@ -18,11 +24,12 @@ mod superblock;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use super::super::Storage;
-use super::super::problem::{Checked, Problem, rule};
+use super::Storage;
+use super::problem::{Checked, Problem, rule};
 use crate::text::{natural_cmp, printable};
 
-pub(super) use dataset::Dataset;
+pub use array::{Array, Hdf5, Span};
+pub(super) use dataset::{Dataset, Place};
 pub(super) use superblock::SIGNATURE;
 
 /// Groups within each other.
@@ -39,12 +46,14 @@ pub(super) struct Objects {
     pub top: HashSet<String>,
     /// The attribute `model_config` of the root group.
     pub config: Option<String>,
+    /// Where the HDF5 file lies in the file.
+    image: Range<u64>,
 }
 
 /// Lists the datasets of an HDF5 file that is a part of another file, or all of it.
 pub(super) fn read(storage: &Storage, part: &Range<u64>) -> Checked<Objects> {
     let (image, root) = superblock::open(storage, part)?;
-    let mut found = Objects::default();
+    let mut found = Objects { image: image.range(0, image.len(), "the file")?, ..Objects::default() };
     let mut seen = HashSet::from([root]);
     let mut waiting = vec![(String::new(), root, 0)];
     while let Some((path, address, depth)) = waiting.pop() {
@@ -96,8 +105,10 @@ pub(super) fn read(storage: &Storage, part: &Range<u64>) -> Checked<Objects> {
 fn refuse_overlaps(datasets: &[Dataset]) -> Checked<()> {
     let mut places: Vec<(&Range<u64>, &str)> = datasets
         .iter()
-        .filter_map(|dataset| Some((&dataset.content.as_ref().ok()?.bytes, dataset.path.as_str())))
-        .filter(|(bytes, _)| !bytes.is_empty())
+        .filter_map(|dataset| match &dataset.content.as_ref().ok()?.place {
+            Place::Piece(bytes) if !bytes.is_empty() => Some((bytes, dataset.path.as_str())),
+            _ => None, // chunks are looked at with their index, when they are read
+        })
         .collect();
     places.sort_by_key(|(bytes, _)| (bytes.start, bytes.end));
     for (before, after) in places.iter().zip(places.iter().skip(1)) {

@@ -3,8 +3,10 @@
 use std::ops::Range;
 
 use super::attribute;
+use super::chunks::Chunks;
 use super::dataspace::{self, Dataspace};
 use super::datatype::{self, Kind};
+use super::filters;
 use super::header::{Message, kind, only};
 use super::image::{Fields, Image, UNDEFINED};
 use crate::source::problem::{Checked, Problem, rule};
@@ -13,7 +15,7 @@ use crate::text;
 
 /// A dataset as it is stored.
 #[derive(Debug)]
-pub(in crate::source::keras) struct Dataset {
+pub(in crate::source) struct Dataset {
     /// The names of its groups and its own, with slashes between them.
     pub path: String,
     pub shape: Vec<usize>,
@@ -25,10 +27,18 @@ pub(in crate::source::keras) struct Dataset {
 
 /// The elements of a dataset.
 #[derive(Debug)]
-pub(in crate::source::keras) struct Content {
+pub(in crate::source) struct Content {
     pub dtype: Dtype,
-    /// Where they lie in the whole file: as many as the shape asks for.
-    pub bytes: Range<u64>,
+    pub place: Place,
+}
+
+/// Where elements lie.
+#[derive(Debug)]
+pub(in crate::source) enum Place {
+    /// In one piece of the whole file: as many as the shape asks for.
+    Piece(Range<u64>),
+    /// In chunks, which their index finds.
+    Chunks(Chunks),
 }
 
 /// Whether a header with these messages is that of a dataset.
@@ -65,21 +75,35 @@ pub(super) fn parse(image: &Image, messages: &[Message], path: String) -> Checke
         return rule("its elements lie in another file, which is not read");
     }
     let (shape, elements) = shape(&dims)?;
-    let wanted = elements as u128 * (dtype.bits() / 8) as u128;
-    let (address, size) = place(required(kind::LAYOUT, "a layout")?)?;
-    if address == UNDEFINED && wanted > 0 {
-        return none(path, "it was never written");
-    }
-    let (address, size) = if address == UNDEFINED { (0, 0) } else { (address, size) };
-    if wanted != u128::from(size) {
-        return rule(format!(
-            "a dataset of shape {} and type {} needs {wanted} bytes, but has {size}",
-            text::shape(&shape),
-            dtype.name()
-        ));
-    }
-    let bytes = image.range(address, size, "its data")?;
-    Ok(Dataset { path, shape, elements, content: Ok(Content { dtype, bytes }) })
+    let layout = layout(required(kind::LAYOUT, "a layout")?)?;
+    let place = match layout {
+        Layout::Piece { address, .. } | Layout::Chunks { address, .. }
+            if address == UNDEFINED && elements > 0 =>
+        {
+            return none(path, "it was never written");
+        }
+        Layout::Chunks { .. } if elements == 0 => Place::Piece(0..0),
+        Layout::Chunks { address, dims } => {
+            let filters = match only(messages, kind::FILTERS, "a list of filters")? {
+                Some(message) => filters::parse(&message.bytes)?,
+                None => Vec::new(),
+            };
+            Place::Chunks(Chunks::new(address, &dims, &shape, dtype, filters)?)
+        }
+        Layout::Piece { address, size } => {
+            let (address, size) = if address == UNDEFINED { (0, 0) } else { (address, size) };
+            let wanted = elements as u128 * (dtype.bits() / 8) as u128;
+            if wanted != u128::from(size) {
+                return rule(format!(
+                    "a dataset of shape {} and type {} needs {wanted} bytes, but has {size}",
+                    text::shape(&shape),
+                    dtype.name()
+                ));
+            }
+            Place::Piece(image.range(address, size, "its data")?)
+        }
+    };
+    Ok(Dataset { path, shape, elements, content: Ok(Content { dtype, place }) })
 }
 
 /// A shape in the machine's own integers, and its product.
@@ -93,19 +117,34 @@ fn shape(dims: &[u64]) -> Checked<(Vec<usize>, usize)> {
     Ok((shape, elements))
 }
 
-/// Address and size of the elements.
-fn place(layout: &Message) -> Checked<(u64, u64)> {
-    let mut fields = Fields::new(&layout.bytes, "a layout");
-    fields.version(&[3, 4])?;
+/// What a layout says.
+enum Layout {
+    /// Address and size of the elements.
+    Piece { address: u64, size: u64 },
+    /// The address of the index, and the size of a chunk in elements, with an element's bytes at the end.
+    Chunks { address: u64, dims: Vec<u32> },
+}
+
+fn layout(message: &Message) -> Checked<Layout> {
+    let mut fields = Fields::new(&message.bytes, "a layout");
+    let version = fields.version(&[3, 4])?;
     match fields.u8()? {
         0 => {
             let size = fields.u16()?;
-            let address = layout.address + (layout.bytes.len() - fields.rest().len()) as u64;
+            let address = message.address + (message.bytes.len() - fields.rest().len()) as u64;
             fields.take(usize::from(size))?;
-            Ok((address, u64::from(size)))
+            Ok(Layout::Piece { address, size: u64::from(size) })
         }
-        1 => Ok((fields.u64()?, fields.u64()?)),
-        2 => rule("it is stored in chunks (compressed?), which Keras never does; save it without them"),
+        1 => Ok(Layout::Piece { address: fields.u64()?, size: fields.u64()? }),
+        2 if version == 3 => {
+            let rank = usize::from(fields.u8()?);
+            let address = fields.u64()?;
+            Ok(Layout::Chunks { address, dims: (0..rank).map(|_| fields.u32()).collect::<Checked<_>>()? })
+        }
+        2 => rule(
+            "it is stored in chunks with an index of HDF5 1.10, which this version does not read; save it without \
+             h5py's libver='latest'",
+        ),
         3 => rule("it is a virtual dataset, whose elements lie in other ones"),
         other => rule(format!("it has the unknown layout {other}")),
     }

@@ -6,7 +6,7 @@ use crate::tensors::Dtype;
 
 /// What the elements of a dataset are.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::source::keras) enum Kind {
+pub(in crate::source) enum Kind {
     /// Little-endian numbers of a known type.
     Numbers(Dtype),
     /// Bytes that say nothing of themselves: how h5py writes the types that HDF5 does not know.
