@@ -131,6 +131,14 @@ fn split_digits(text: &str) -> (&str, &str) {
     (digits.trim_start_matches('0'), rest)
 }
 
+/// A number with four decimals, or with an exponent where they would not show it.
+pub fn number(value: f64) -> String {
+    match value != 0.0 && !(1e-3..1e6).contains(&value.abs()) {
+        true => format!("{value:.3e}"),
+        false => format!("{value:.4}"),
+    }
+}
+
 /// A shape for people: `768×3072`; one of very many dimensions is cut.
 pub fn shape(dims: &[usize]) -> String {
     const MOST: usize = 8;

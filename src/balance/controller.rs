@@ -201,7 +201,8 @@ impl Controller {
         None
     }
 
-    /// Takes in an evaluation after `step` optimizer steps. A metric that lies further below its best than
+    /// Takes in an evaluation after `step` optimizer steps, by a metric of which more is better (see
+    /// [`super::Better::merit`]). One that lies further below its best than
     /// is allowed halves the gain, and nothing raises it before an evaluation is good again.
     pub fn evaluated(&mut self, step: u64, metric: f64) -> Option<Event> {
         let best = match self.best {

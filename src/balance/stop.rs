@@ -3,10 +3,32 @@
 use serde::{Deserialize, Serialize};
 
 use super::Target;
+use crate::text::number;
 
 /// Evaluations in a row that find no better state after the one that reached the target, before training
 /// ends: one or two may be chance.
 const SETTLED: u64 = 3;
+
+/// Which way a metric is better.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Better {
+    /// More is better: an accuracy.
+    #[default]
+    More,
+    /// Less is better: an error.
+    Less,
+}
+
+impl Better {
+    /// A number of which more is better, and back.
+    pub fn merit(self, metric: f64) -> f64 {
+        match self {
+            Better::More => metric,
+            Better::Less => -metric,
+        }
+    }
+}
 
 /// Decides after every evaluation whether training goes on, and which state is the one to keep.
 ///
@@ -18,8 +40,10 @@ pub struct StopRule {
     pub target: Option<(Target, f64)>,
     /// Evaluations in a row without a better metric.
     pub patience: Option<u64>,
-    /// How far the metric may fall below its best.
+    /// How much worse than its best the metric may become.
     pub max_metric_drop: Option<f64>,
+    /// Which way the metric is better.
+    pub better: Better,
     /// Evaluations in a row that may lie below that before training ends: 0, or more where a
     /// [`super::Controller`] is to get a chance to back off.
     pub grace: u64,
@@ -38,8 +62,8 @@ pub struct StopRule {
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Best {
-    /// `None` without a metric, or where it is NaN.
-    metric: Option<f64>,
+    /// Of the metric; `None` without one, or where it is NaN.
+    merit: Option<f64>,
     epoch: f64,
 }
 
@@ -110,6 +134,7 @@ impl StopRule {
         target: Option<(Target, f64)>,
         patience: Option<u64>,
         max_metric_drop: Option<f64>,
+        better: Better,
         grace: u64,
         epochs: u64,
         keeps_best: bool,
@@ -119,6 +144,7 @@ impl StopRule {
             target,
             patience,
             max_metric_drop,
+            better,
             grace,
             epochs,
             keeps_best,
@@ -131,16 +157,17 @@ impl StopRule {
     }
 
     /// Takes in an evaluation after `epoch` epochs (a fraction within one), with the alpha STD and the
-    /// metric, where they exist; of the metric more is better.
+    /// metric, where they exist.
     pub fn observe(&mut self, epoch: f64, std: Option<f64>, metric: Option<f64>) -> Verdict {
         let goal = self.target.map(|(target, start)| (start, target.goal(start)));
-        let now = Best { metric: metric.filter(|metric| !metric.is_nan()), epoch };
-        let is_better = self.best.is_none_or(|best| now.metric > best.metric);
+        let merit = metric.map(|metric| self.better.merit(metric));
+        let now = Best { merit: merit.filter(|merit| !merit.is_nan()), epoch };
+        let is_better = self.best.is_none_or(|best| now.merit > best.merit);
         let fell = metric.and_then(|_| self.judge(now));
         let reaches = goal.zip(std).is_some_and(|((_, goal), std)| std <= goal);
         let keep = match self.reached {
             _ if !self.keeps_best => true,
-            Some((best, _)) => reaches && now.metric > best.metric,
+            Some((best, _)) => reaches && now.merit > best.merit,
             None => reaches || is_better,
         };
         if keep && (reaches || !self.keeps_best) {
@@ -174,7 +201,7 @@ impl StopRule {
     /// What the metric alone says.
     fn judge(&mut self, now: Best) -> Option<Stopped> {
         let best = match self.best {
-            Some(best) if now.metric <= best.metric => best,
+            Some(best) if now.merit <= best.merit => best,
             _ => {
                 (self.without_better, self.below, self.best) = (0, 0, Some(now));
                 return None;
@@ -183,8 +210,9 @@ impl StopRule {
         self.without_better += 1;
         let (epoch, best_epoch) = (now.epoch, best.epoch);
         // NaN is never better, and never a best.
-        let (best, now) = (best.metric?, now.metric.unwrap_or(f64::NAN));
+        let (best, now) = (best.merit?, now.merit.unwrap_or(f64::NAN));
         let drop = self.max_metric_drop.filter(|allowed| has_fallen(best, now, *allowed));
+        let (best, now) = (self.better.merit(best), self.better.merit(now));
         self.below = if drop.is_some() { self.below + 1 } else { 0 };
         if let Some(allowed) = drop.filter(|_| self.below > self.grace) {
             return Some(Stopped::MetricDrop { epoch, now, best, best_epoch, allowed });
@@ -195,7 +223,7 @@ impl StopRule {
     }
 }
 
-/// Whether a metric lies more than `allowed` below its best, rounding aside. NaN does.
+/// Whether a merit lies more than `allowed` below its best, rounding aside. NaN does.
 pub(super) fn has_fallen(best: f64, now: f64, allowed: f64) -> bool {
     let within = best - now <= allowed + 1e-12 * best.abs();
     !within
@@ -229,16 +257,19 @@ impl Stopped {
                 )
             }
             Stopped::MetricDrop { epoch, now, best, best_epoch, allowed } => format!(
-                "Stopped after {} because the metric is {now:.4}, more than {allowed} below its best, {best:.4} \
-                 after {}.",
+                "Stopped after {} because the metric is {}, more than {allowed} {} its best, {} after {}.",
                 epochs(epoch),
+                number(now),
+                if now > best { "above" } else { "below" },
+                number(best),
                 epochs(best_epoch)
             ),
             Stopped::Patience { epoch, evaluations, best, best_epoch } => format!(
-                "Stopped after {} because {evaluations} {} in a row did not better the metric's best, {best:.4} \
+                "Stopped after {} because {evaluations} {} in a row did not better the metric's best, {} \
                  after {}.",
                 epochs(epoch),
                 if evaluations == 1 { "evaluation" } else { "evaluations" },
+                number(best),
                 epochs(best_epoch)
             ),
             Stopped::Epochs { epochs: planned, missed: None } => {
@@ -264,7 +295,7 @@ mod tests {
     #[test]
     fn a_target_ends_training_when_the_metric_has_settled() {
         let target = Some((Target::DropPercent(10.0), 0.05));
-        let mut rule = StopRule::new(target, None, None, 0, 9, true);
+        let mut rule = StopRule::new(target, None, None, Better::More, 0, 9, true);
         let stds = [0.0451, 0.045, 0.044, 0.046, 0.0449, 0.0448];
         let metrics = [0.6, 0.5, 0.8, 0.9, 0.7, 0.8];
         let evaluation = |i: usize| rule.observe((i + 1) as f64, Some(stds[i]), Some(metrics[i]));
@@ -285,7 +316,7 @@ mod tests {
     #[test]
     fn a_state_that_reached_the_target_counts_to_the_end() {
         let target = Some((Target::DropPercent(10.0), 0.05));
-        let mut rule = StopRule::new(target, None, None, 0, 3, true);
+        let mut rule = StopRule::new(target, None, None, Better::More, 0, 3, true);
         assert_eq!(rule.observe(1.0, Some(0.045), Some(0.5)), Verdict { keep: true, stopped: None });
         assert_eq!(rule.observe(2.0, Some(0.047), Some(0.6)), Verdict { keep: false, stopped: None });
         let sentence = rule.observe(3.0, Some(0.048), Some(0.7)).stopped.unwrap().sentence();
@@ -297,33 +328,33 @@ mod tests {
             "{sentence}"
         );
         // A metric that falls too far ends it all the same, and what was reached stays reached.
-        let mut rule = StopRule::new(target, None, Some(0.1), 0, 9, true);
+        let mut rule = StopRule::new(target, None, Some(0.1), Better::More, 0, 9, true);
         let _ = rule.observe(1.0, Some(0.045), Some(0.5));
         let verdict = rule.observe(2.0, Some(0.047), Some(0.3));
         assert!(verdict.stopped.is_some_and(|stopped| stopped.reached_target()));
         // Of a run that keeps its last state only that one counts.
-        let mut rule = StopRule::new(target, None, None, 0, 2, false);
+        let mut rule = StopRule::new(target, None, None, Better::More, 0, 2, false);
         let _ = rule.observe(1.0, Some(0.045), Some(0.5));
         let stopped = rule.observe(2.0, Some(0.047), Some(0.4)).stopped.unwrap();
         assert!(!stopped.reached_target());
         // Without a metric there is nothing to wait for.
-        let mut rule = StopRule::new(target, None, None, 0, 9, true);
+        let mut rule = StopRule::new(target, None, None, Better::More, 0, 9, true);
         assert!(rule.observe(1.0, Some(0.045), None).stopped.is_some());
     }
 
     #[test]
     fn the_metric_may_fall_only_so_far() {
-        let mut rule = StopRule::new(None, None, Some(0.02), 0, 10, true);
+        let mut rule = StopRule::new(None, None, Some(0.02), Better::More, 0, 10, true);
         assert_eq!(rule.observe(1.0, None, Some(0.90)).stopped, None);
         // Exactly as far as allowed, by decimals that are no binary fractions.
         assert_eq!(rule.observe(2.0, None, Some(0.88)).stopped, None);
         let stopped = rule.observe(3.0, None, Some(0.879)).stopped.unwrap();
         assert!(stopped.sentence().contains("0.8790, more than 0.02 below its best, 0.9000 after 1 epoch."));
         // With grace it takes two in a row.
-        let mut rule = StopRule::new(None, None, Some(0.02), 1, 10, true);
+        let mut rule = StopRule::new(None, None, Some(0.02), Better::More, 1, 10, true);
         let seen = [0.9, 0.8, 0.89, 0.8, 0.7].map(|m| rule.observe(1.0, None, Some(m)).stopped.is_some());
         assert_eq!(seen, [false, false, false, false, true]);
-        let mut rule = StopRule::new(None, None, Some(0.02), 0, 10, true);
+        let mut rule = StopRule::new(None, None, Some(0.02), Better::More, 0, 10, true);
         assert_eq!(rule.observe(1.0, None, Some(f64::NAN)).stopped, None);
         assert_eq!(rule.observe(1.0, None, Some(0.5)), Verdict { keep: true, stopped: None });
         assert!(rule.observe(1.0, None, Some(f64::NAN)).stopped.is_some());
@@ -331,7 +362,7 @@ mod tests {
 
     #[test]
     fn patience_counts_evaluations_since_the_best() {
-        let mut rule = StopRule::new(None, Some(2), None, 0, 10, true);
+        let mut rule = StopRule::new(None, Some(2), None, Better::More, 0, 10, true);
         let seen = [0.5, 0.4, 0.6, 0.6, 0.55].map(|m| rule.observe(1.5, None, Some(m)));
         assert_eq!(seen.map(|s| s.stopped.is_some()), [false, false, false, false, true]);
         assert_eq!(seen.map(|s| s.keep), [true, false, true, false, false]);
@@ -340,6 +371,25 @@ mod tests {
             sentence.starts_with("Stopped after 1.5 epochs because 2 evaluations in a row"),
             "{sentence}"
         );
+    }
+
+    #[test]
+    fn of_an_error_less_is_better() {
+        let mut rule = StopRule::new(None, Some(3), Some(0.02), Better::Less, 0, 10, true);
+        let seen = [0.3, 0.2, 0.21, 0.19].map(|error| rule.observe(1.0, None, Some(error)));
+        assert_eq!(seen.map(|s| s.keep), [true, true, false, true]);
+        assert!(seen.iter().all(|s| s.stopped.is_none()));
+        assert_eq!(rule.observe(2.0, None, Some(f64::NAN)).keep, false);
+        let sentence = rule.observe(3.0, None, Some(0.22)).stopped.unwrap().sentence();
+        assert_eq!(
+            sentence,
+            "Stopped after 3 epochs because the metric is 0.2200, more than 0.02 above its best, 0.1900 after 1 \
+             epoch."
+        );
+        let target = Some((Target::DropPercent(10.0), 0.05));
+        let mut rule = StopRule::new(target, None, None, Better::Less, 0, 9, true);
+        let keep = [0.3, 0.2, 0.25].map(|error| rule.observe(1.0, Some(0.04), Some(error)).keep);
+        assert_eq!(keep, [true, true, false]);
     }
 
     #[test]

@@ -102,6 +102,8 @@ pub enum Choice {
     Random,
     /// Any, by the seed, with the labels in their proportions.
     Stratified,
+    /// Every k-th for a part of 1/k, as the paper's authors do with fields.
+    Stride,
 }
 
 /// How learning rates follow from spectra.
@@ -133,6 +135,8 @@ pub enum Interval {
     Paper,
     /// When an alpha can have moved by more than a tolerance: see [`crate::balance::Drift`].
     Auto,
+    /// At the start of every epoch, as the paper's authors do with neural operators.
+    Epoch,
     /// Every so many optimizer steps.
     Steps(u64),
 }

@@ -3,7 +3,7 @@
 use super::{
     Block, Checkpoint, Finding, Gate, Inventory, InventoryRow, LeftOut, Matrix, Per, Precision, Report, Stack,
 };
-use crate::text::{bytes, count, printable, shape};
+use crate::text::{self, bytes, count, printable, shape};
 
 /// A table of text: what terminal and Markdown draw.
 pub(super) struct Grid {
@@ -13,13 +13,9 @@ pub(super) struct Grid {
     pub text_columns: usize,
 }
 
-/// A number with four decimals, or with an exponent where they would not show it.
+/// A number as [`text::number`] shows it, where there is one.
 pub(super) fn number(value: Option<f64>) -> String {
-    match value {
-        None => "–".to_owned(),
-        Some(value) if value != 0.0 && !(1e-3..1e6).contains(&value.abs()) => format!("{value:.3e}"),
-        Some(value) => format!("{value:.4}"),
-    }
+    value.map_or_else(|| "–".to_owned(), text::number)
 }
 
 /// A statistic with the six decimals that comparisons need.

@@ -7,7 +7,7 @@ use comfy_table::{CellAlignment, Table};
 use evenkeel::Report;
 use evenkeel::balance::{Plan, Stopped};
 use evenkeel::rebalance::options::Options;
-use evenkeel::text::printable;
+use evenkeel::text::{number, printable};
 use serde::Serialize;
 
 use crate::training::{Finished, Score};
@@ -85,7 +85,10 @@ impl<'a> Summary<'a> {
         row(&mut table, "alpha STD", self.alpha_std_before, self.alpha_std_after, 6);
         for score in self.after {
             let before = self.before.iter().find(|other| other.name == score.name).map(|other| other.value);
-            row(&mut table, &score.name, before, Some(score.value), 4);
+            let change = before.map_or_else(String::new, |before| signed(score.value - before));
+            let shown = [score.name.clone(), before.map_or_else(|| "–".to_owned(), number), number(score.value), change];
+            table.add_row(shown);
+            align(&mut table);
         }
         let spectra = if self.seconds > 0.0 { 100.0 * self.seconds_spectra / self.seconds } else { 0.0 };
         format!(
@@ -130,6 +133,11 @@ fn align(table: &mut Table) {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
+}
+
+/// A change as [`number`] shows it, with its sign.
+fn signed(change: f64) -> String {
+    format!("{}{}", if change < 0.0 { "" } else { "+" }, number(change))
 }
 
 fn row(table: &mut Table, name: &str, before: Option<f64>, after: Option<f64>, digits: usize) {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use evenkeel::balance::Better;
 use evenkeel::rebalance::options::{self, Options};
 use evenkeel::rebalance::presets::{MetricName, Preset};
 use evenkeel::source::ModelConfig;
@@ -135,6 +136,7 @@ fn read(
                 options::Choice::First => Choice::First,
                 options::Choice::Random => Choice::Random,
                 options::Choice::Stratified => Choice::Stratified,
+                options::Choice::Stride => Choice::Stride,
             },
             seed: options.training.seed,
             max_length: data.max_length,
@@ -229,7 +231,7 @@ impl Problem for Text {
                     )
                 }
             };
-            Ok(Score { name: metric.name().to_owned(), value: value? })
+            Ok(Score { name: metric.name().to_owned(), value: value?, better: Better::More })
         };
         self.metrics.iter().map(score).collect()
     }

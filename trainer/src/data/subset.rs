@@ -13,14 +13,29 @@ pub enum Choice {
     Random,
     /// Any, by the seed, with the classes in their proportions (regression: as `Random`).
     Stratified,
+    /// Every k-th one from the first on, as the paper's authors do with fields; the part must be 1/k.
+    Stride,
 }
 
-/// ⌊N·ratio⌋ of the rows, in rising order.
+/// A part of the rows; see [`choose_of`].
 ///
 /// # Errors
-/// `ratio` is not in (0, 1], or so small that no row is left.
+/// Those of [`choose_of`].
 pub fn choose(targets: &Targets, ratio: f64, choice: Choice, seed: u64) -> Result<Vec<usize>> {
-    let rows = targets.len();
+    choose_of(targets.len(), targets.classes(), ratio, choice, seed)
+}
+
+/// ⌊N·ratio⌋ of N rows with these classes, in rising order; by stride ⌈N/k⌉.
+///
+/// # Errors
+/// `ratio` is not in (0, 1], so small that no row is left, or none that a stride can take.
+pub fn choose_of(
+    rows: usize,
+    classes: Option<&[i64]>,
+    ratio: f64,
+    choice: Choice,
+    seed: u64,
+) -> Result<Vec<usize>> {
     if !(ratio > 0.0 && ratio <= 1.0) {
         return Err(Error::Option(format!(
             "a part of {ratio} of the training examples: it must be in (0, 1]."
@@ -35,11 +50,25 @@ pub fn choose(targets: &Targets, ratio: f64, choice: Choice, seed: u64) -> Resul
         )));
     }
     let mut draws = Draws::new(seed, Purpose::Subset, 0);
-    Ok(match (choice, targets.classes()) {
+    Ok(match (choice, classes) {
         (Choice::First, _) => (0..count).collect(),
+        (Choice::Stride, _) => (0..rows).step_by(step(ratio)?).collect(),
         (Choice::Stratified, Some(classes)) => stratified(classes, count, &mut draws),
         (Choice::Stratified, None) | (Choice::Random, _) => draws.choose(rows, count),
     })
+}
+
+/// k for a ratio of 1/k, to two hundredths: 0.0056 stands for 1/180.
+fn step(ratio: f64) -> Result<usize> {
+    let exact = 1.0 / ratio;
+    let step = exact.round();
+    if (exact - step).abs() > 0.02 * step {
+        return Err(Error::Option(format!(
+            "a part of {ratio} is not every k-th of the training examples: 1/{ratio} is {exact:.2}, no whole number \
+             (--subsample-choice random takes any part)."
+        )));
+    }
+    Ok(step as usize)
 }
 
 /// Splits the rows into those to train on and those held back, each in rising order: ⌊N·fraction⌋ are held
@@ -145,6 +174,17 @@ mod tests {
         let mut all = [rest, held].concat();
         all.sort_unstable();
         assert_eq!(all, (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_stride_takes_every_kth() {
+        let of = |rows, ratio| choose_of(rows, None, ratio, Choice::Stride, 1);
+        assert_eq!(of(10, 0.25).unwrap(), [0, 4, 8]);
+        assert_eq!(of(4, 1.0).unwrap(), [0, 1, 2, 3]);
+        // PDEBench's 9000 training samples at 1/180, as it is usually rounded.
+        assert_eq!(of(9000, 0.0056).unwrap().get(1), Some(&179));
+        let message = of(100, 0.3).unwrap_err().to_string();
+        assert!(message.contains("1/0.3 is 3.33") && message.contains("random"), "{message}");
     }
 
     #[test]

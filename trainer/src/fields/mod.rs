@@ -4,17 +4,23 @@
 //! file ── Source ── Selection (samples, times, strides) ── [samples, times, X(, Y), channels]
 //! ```
 //!
-//! A [`Source`] reads only what is asked for, so that a file may be larger than memory. PDEBench's HDF5 files
-//! are one ([`PdeBench`]).
+//! A [`Source`] reads only what is asked for, so that a file may be larger than memory: PDEBench's HDF5 files
+//! ([`PdeBench`]) and tensors in torch files ([`TorchFile`]). [`Trajectories`] are samples of one, made coarser by
+//! strides, in batches.
 
 mod pdebench;
+mod torch_file;
+mod trajectories;
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use evenkeel::text;
 
 pub use pdebench::PdeBench;
+pub use torch_file::TorchFile;
+pub use trajectories::{Strides, Trajectories, check, reduced, split};
 
 use crate::error::{Error, Result};
 
@@ -32,6 +38,18 @@ pub trait Source: Send + Sync {
     /// [`Error::Data`] where the selection lies outside the shape ([`Shape::check`]) or a number in it is NaN
     /// or infinite (with its place); those of reading.
     fn read(&self, selection: &Selection) -> Result<Vec<f32>>;
+}
+
+/// Opens a file of fields by the ending of its name: `.pt` and `.pth` are torch's, all else is HDF5.
+///
+/// # Errors
+/// Those of [`TorchFile::open`] and [`PdeBench::open`].
+pub fn open(path: &Path) -> Result<Arc<dyn Source>> {
+    let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+    Ok(match ending.as_deref().and_then(std::ffi::OsStr::to_str) {
+        Some("pt" | "pth") => Arc::new(TorchFile::open(path)?),
+        _ => Arc::new(PdeBench::open(path)?),
+    })
 }
 
 /// The sizes of a set of trajectories.

@@ -14,7 +14,7 @@ mod scale;
 
 use std::path::Path;
 
-use evenkeel::text::printable;
+use evenkeel::text::{number, printable};
 
 use crate::error::{Error, Result};
 use rows::Row;
@@ -72,7 +72,7 @@ fn subtitle(heading: &Heading, last: &Row, rows: &[Row]) -> String {
     }
     if let Some((name, before)) = heading.before.first() {
         let now = rows.iter().rev().find_map(|row| row.score(name));
-        parts.extend(now.map(|now| format!("{} {before:.4} → {now:.4}", printable(name))));
+        parts.extend(now.map(|now| format!("{} {} → {}", printable(name), number(*before), number(now))));
     }
     parts.join("  ·  ")
 }

@@ -336,10 +336,10 @@ impl Balancer {
         Some(event.sentence())
     }
 
-    /// Hands an evaluation's metric to the controller.
-    pub fn evaluated(&mut self, step: u64, metric: f64) -> Option<String> {
+    /// Hands an evaluation's metric to the controller, as one of which more is better.
+    pub fn evaluated(&mut self, step: u64, merit: f64) -> Option<String> {
         let controller = self.numbers.controller.as_mut()?;
-        controller.evaluated(step, metric).map(|event| event.sentence())
+        controller.evaluated(step, merit).map(|event| event.sentence())
     }
 
     fn order(&self, problem: &dyn Problem, step: u64, units: Vec<usize>) -> Result<Order> {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use evenkeel::balance::Better;
 use evenkeel::source::ModelConfig;
 use evenkeel::tensors::Dtype;
 use serde::{Deserialize, Serialize};
@@ -43,13 +44,15 @@ pub enum Mode {
     Evaluate,
 }
 
-/// One number of an evaluation; larger is better.
+/// One number of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// The metric's name, as in logs.
     pub name: String,
     /// Its value.
     pub value: f64,
+    /// Which way it is better.
+    pub better: Better,
 }
 
 /// A model and its data.

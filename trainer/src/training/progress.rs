@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use evenkeel::text::number;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::log::Record;
@@ -28,9 +29,9 @@ impl Bar {
 
     /// Shows a step that is done, with the metric of the newest evaluation.
     pub fn step(&self, record: &Record, metric: Option<(&str, f64)>) {
-        let mut message = format!("· epoch {:.2} · loss {:.4}", record.epoch, record.loss);
+        let mut message = format!("· epoch {:.2} · loss {}", record.epoch, number(record.loss));
         if let Some((name, value)) = metric {
-            message.push_str(&format!(" · {name} {value:.4}"));
+            message.push_str(&format!(" · {name} {}", number(value)));
         }
         if let Some(std) = record.alpha_std {
             message.push_str(&format!(" · alpha STD {std:.6}"));

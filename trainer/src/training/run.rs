@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use evenkeel::balance::{BaseRate, StopRule, Stopped, Verdict};
+use evenkeel::balance::{BaseRate, Better, StopRule, Stopped, Verdict};
 use evenkeel::rebalance::options::{Keep, Stop, Training};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -124,8 +124,9 @@ impl<'a> Run<'a> {
         let grace = u64::from(balancer.is_controlled());
         let target = target.zip(balancer.start_std());
         let keeps_best = settings.keep == Keep::Best;
-        let rule =
-            StopRule::new(target, patience, max_metric_drop, grace, settings.training.epochs, keeps_best);
+        let better = before.first().map_or_else(Better::default, |score| score.better);
+        let epochs = settings.training.epochs;
+        let rule = StopRule::new(target, patience, max_metric_drop, better, grace, epochs, keeps_best);
         let state = State {
             step: 0,
             rule,
@@ -319,7 +320,8 @@ impl<'a> Run<'a> {
         record.scores = scores.iter().map(|score| (score.name.clone(), score.value)).collect();
         let metric = scores.first().map(|score| score.value);
         let Verdict { keep, stopped } = self.state.rule.observe(record.epoch, std, metric);
-        record.notes.extend(metric.and_then(|metric| self.balancer.evaluated(step, metric)));
+        let merit = metric.map(|metric| self.state.rule.better.merit(metric));
+        record.notes.extend(merit.and_then(|merit| self.balancer.evaluated(step, merit)));
         if self.settings.keep == Keep::Best && keep {
             self.write_model("best")?;
             self.state.best = Some(scores.clone());

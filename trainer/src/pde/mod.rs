@@ -1,0 +1,166 @@
+//! A neural operator and the trajectories that it learns from as a [`Problem`].
+//!
+//! The operator is given some frames and predicts the next one, which takes the place of the oldest, and so on to the
+//! end of the trajectory. The loss is the sum of the mean squared errors of all predicted frames, and gradients
+//! go back through all of them. A problem of one step, such as Darcy flow, is a trajectory of two frames.
+
+mod errors;
+mod open;
+mod samples;
+
+use std::path::Path;
+
+use evenkeel::source::ModelConfig;
+use serde_json::{Value, json};
+use tch::{Device, Reduction, Tensor};
+
+use crate::error::{Error, Result};
+use crate::fields::Trajectories;
+use crate::operators::{Architecture, Config, Network, Source};
+use crate::training::{Mode, Parameter, Problem, Score};
+use errors::Errors;
+
+/// Samples of an evaluation batch.
+const EVALUATION_BATCH: usize = 32;
+
+/// An operator and its trajectories.
+pub struct Pde {
+    network: Network,
+    train: Trajectories,
+    eval: Trajectories,
+    /// Coordinates of the points, [points…, axes].
+    places: Tensor,
+    /// Frames that the operator is given.
+    initial: usize,
+    /// Evaluation samples that are drawn at the end.
+    pictures: usize,
+    device: Device,
+}
+
+impl Pde {
+    /// Predicts frame after frame of some trajectories [samples, times, points…, channels]; each is handed on
+    /// with its number, [samples, points…, channels].
+    fn roll_out(
+        &self,
+        network: &Network,
+        frames: &Tensor,
+        mode: Mode,
+        mut each: impl FnMut(usize, &Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let (times, channels) = (self.train.shape().times, self.train.shape().channels.len() as i64);
+        // All frames of a point side by side, the oldest first.
+        let given = frames.f_narrow(1, 0, self.initial as i64)?;
+        let mut window = given.f_movedim_int(1, -2)?.f_flatten(-2, -1)?;
+        for time in self.initial..times {
+            let next = network.forward(&window, &self.places, mode)?;
+            each(time, &next)?;
+            if time + 1 < times {
+                let newer = window.f_narrow(-1, channels, (self.initial as i64 - 1) * channels)?;
+                window = Tensor::f_cat(&[&newer, &next], -1)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The errors of a network on all evaluation samples.
+    fn errors(&self, network: &Network, done: &mut dyn FnMut(usize, usize)) -> Result<Errors> {
+        let shape = self.eval.shape();
+        let mut errors = Errors::new(self.initial, shape.times, &shape.channels);
+        let all: Vec<usize> = (0..self.eval.len()).collect();
+        let mut passed = 0;
+        for places in all.chunks(EVALUATION_BATCH) {
+            let frames = self.eval.batch(places)?;
+            self.roll_out(network, &frames, Mode::Evaluate, |time, next| {
+                errors.add(time, next, &frames.f_select(1, time as i64)?)
+            })?;
+            passed += places.len();
+            done(passed, self.eval.len());
+        }
+        Ok(errors)
+    }
+
+    /// Bytes that a batch of training takes: what the backward pass wants of every frame.
+    fn batch_bytes(&self, batch: usize) -> u64 {
+        let shape = self.train.shape();
+        let points: usize = shape.grid.iter().product();
+        let floats = values_kept(self.network.config(), points);
+        let forward = (shape.times - self.initial) as u64 * floats;
+        // And the trajectories themselves, with the windows over them.
+        let window = (self.initial * shape.channels.len() * points) as u64;
+        4 * batch as u64 * (forward + (1 + (shape.times - self.initial) as u64) * window)
+    }
+}
+
+/// Numbers that the backward pass of one frame wants, of one sample on a grid of so many points.
+fn values_kept(config: &Config, points: usize) -> u64 {
+    let points = points as u64;
+    match config.architecture {
+        // The input, two tensors of each layer, the projection before and after its nonlinearity, and the
+        // frequencies that were kept, of the field and of its gradient.
+        Architecture::Fno { width, modes } => {
+            let (hidden, _, layers) = Config::constants();
+            let (width, layers) = (width as u64, layers as u64);
+            let frequencies = 2 * config.axes as u64 * (modes as u64).pow(config.axes as u32);
+            let of_point = config.inputs as u64 + config.axes as u64 + (2 * layers + 2) * width + 2 * hidden as u64;
+            points * of_point + 2 * layers * width * frequencies
+        }
+        // Of each convolution the input and what its norm is of: four tensors of a pair, and two that are
+        // joined on the way up.
+        Architecture::UNet { features, levels } => {
+            let of_level = |level: usize| {
+                let points = points >> (level * config.axes);
+                points * (features << level) as u64
+            };
+            let way: u64 = (0..levels).map(|level| 10 * of_level(level)).sum();
+            points * config.inputs as u64 + way + 4 * of_level(levels)
+        }
+    }
+}
+
+impl Problem for Pde {
+    fn parameters(&self) -> &[Parameter] {
+        self.network.parameters()
+    }
+
+    fn buffers(&self) -> &[(String, Tensor)] {
+        self.network.buffers()
+    }
+
+    fn config(&self) -> Option<ModelConfig> {
+        Some(ModelConfig::from_value(self.network.config().json()))
+    }
+
+    fn examples(&self) -> usize {
+        self.train.len()
+    }
+
+    fn loss(&self, examples: &[usize]) -> Result<Tensor> {
+        let frames = self.train.batch(examples)?;
+        let mut loss: Option<Tensor> = None;
+        self.roll_out(&self.network, &frames, Mode::Train, |time, next| {
+            let error = next.f_mse_loss(&frames.f_select(1, time as i64)?, Reduction::Mean)?;
+            loss = Some(match loss.take() {
+                Some(loss) => loss.f_add(&error)?,
+                None => error,
+            });
+            Ok(())
+        })?;
+        loss.ok_or_else(|| Error::Option("there is no frame to predict.".to_owned()))
+    }
+
+    fn evaluate(&self, done: &mut dyn FnMut(usize, usize)) -> Result<Vec<Score>> {
+        Ok(self.errors(&self.network, done)?.scores())
+    }
+
+    fn write(&self, directory: &Path) -> Result<()> {
+        self.network.write(directory)
+    }
+
+    /// The errors of each channel and of each frame, and pictures of the first evaluation samples.
+    fn examine(&self, result: &Path, pictures: &Path) -> Result<Option<Value>> {
+        let network = Source::open(result)?.load(self.device)?;
+        let errors = self.errors(&network, &mut |_, _| {})?;
+        let drawn = samples::draw(self, &network, pictures)?;
+        Ok(Some(json!({ "errors": errors.report(), "samples": drawn })))
+    }
+}
