@@ -11,10 +11,13 @@
 pub mod data;
 pub mod error;
 pub mod fields;
+mod files;
 pub mod memory;
 pub mod model;
+pub mod operators;
 pub mod optimizer;
 mod output;
+pub mod pde;
 pub mod picture;
 pub mod random;
 pub mod rebalance;

@@ -1,7 +1,7 @@
 //! How much memory a run needs, computed from the sizes of its model before anything is trained.
 //!
 //! Counted are, in F32 unless said otherwise: weights; gradients; what the optimizer keeps; and what a
-//! batch takes. Of a batch these are the values that the backward pass wants, for each token and layer
+//! batch takes. Of a batch of texts (of fields: trainer/src/pde/) these are the values that the backward pass wants, for each token and layer
 //!
 //! - 10 × hidden: the matrices' inputs, query, key, value, the inputs of two norms, two dropouts;
 //! - 2 × intermediate: on both sides of the nonlinearity;
@@ -55,8 +55,13 @@ pub struct Batch {
     pub on_gpu: bool,
 }
 
-/// What a run of a model with so many parameters needs.
+/// What a run of a text model with so many parameters needs.
 pub fn need(options: &Options, config: &Config, parameters: usize, batch: Batch) -> Need {
+    need_for(options, parameters, batch_bytes(options, config, batch))
+}
+
+/// What a run needs whose model has so many parameters, and a batch of which takes so many bytes.
+pub fn need_for(options: &Options, parameters: usize, batch: u64) -> Need {
     let weights = 4 * parameters as u64;
     let moments = match options.optimizer.kind {
         OptimizerKind::AdamW | OptimizerKind::Adam => 2 * weights,
@@ -68,7 +73,7 @@ pub fn need(options: &Options, config: &Config, parameters: usize, batch: Batch)
         weights,
         gradients: weights,
         optimizer: moments + if options.optimizer.sam.is_some() { weights } else { 0 },
-        batch: batch_bytes(options, config, batch),
+        batch,
         adds_up: options.training.accumulation > 1 || options.training.checkpointing,
         saving: weights.max(moments),
     }
@@ -139,7 +144,8 @@ impl Need {
         Ok((self.peak() > available).then(|| {
             format!(
                 "Memory may not suffice: training needs about {}, and {} are available. A smaller --batch (with \
-                 --accumulate for the same steps), a smaller --max-length or --gradient-checkpointing needs less.",
+                 --accumulate for the same steps) needs less; so do, for texts, a smaller --max-length or \
+                 --gradient-checkpointing, and for fields larger --reduce-space and --reduce-time.",
                 shown(self.peak()),
                 shown(available)
             )

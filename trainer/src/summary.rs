@@ -9,6 +9,7 @@ use evenkeel::balance::{Plan, Stopped};
 use evenkeel::rebalance::options::Options;
 use evenkeel::text::{number, printable};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::training::{Finished, Score};
 
@@ -33,6 +34,9 @@ pub struct Summary<'a> {
     pub before: &'a [Score],
     /// Scores of the result.
     pub after: &'a [Score],
+    /// What a problem has to say of its result beside the scores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub details: Option<Value>,
     /// The alpha STD of the model that was started from.
     pub alpha_std_before: Option<f64>,
     /// The alpha STD of the result.
@@ -50,6 +54,7 @@ impl<'a> Summary<'a> {
     pub fn new(
         options: &'a Options,
         finished: &'a Finished,
+        details: Option<Value>,
         before: &'a Report,
         after: &'a Report,
     ) -> Summary<'a> {
@@ -63,6 +68,7 @@ impl<'a> Summary<'a> {
             seconds_spectra: finished.seconds.1,
             before: &finished.before,
             after: &finished.result,
+            details,
             alpha_std_before: before.summary.alpha_std,
             alpha_std_after: after.summary.alpha_std,
             options,

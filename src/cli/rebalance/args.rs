@@ -6,14 +6,13 @@ use anyhow::{Result, anyhow, bail};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use evenkeel::Settings;
-use evenkeel::balance::{Decay, Gain, Mapping, Measure, Target};
-use evenkeel::rebalance::options::{
-    Balance, Choice, Data, Interval, Keep, Optimizer, OptimizerKind, Options, Rate, Sam, Stop, Subsample,
-    Training,
-};
+use evenkeel::balance::{Gain, Mapping, Measure, Target};
+use evenkeel::rebalance::options::{Balance, Choice, Data, Interval, Keep, Options, Stop, Subsample, Training};
 use evenkeel::rebalance::presets::{Defaults, MetricName, PRESETS, Preset};
 
 use super::super::args::Fit;
+use super::fields::FieldArgs;
+use super::optimizer::OptimizerArgs;
 use super::values::{fraction, gain, interval, pair, positive};
 
 const EXAMPLES: &str = "\
@@ -25,6 +24,10 @@ Examples:
   evenkeel rebalance roberta-base --preset qnli --train train.parquet --eval validation.parquet \\
       --subsample 0.005 --s 1 --output out
 
+  # A neural operator on PDEBench's compressible flow, every second point and fifth frame, a tenth of the data
+  evenkeel rebalance --init fno2d --train 2D_CFD.hdf5 --reduce-space 2 --reduce-time 5 --subsample 0.1 \\
+      --s 0.25 --output out
+
   # What would happen: blocks, rates, memory, steps
   evenkeel rebalance models/minilm --train train.jsonl --output out --dry-run
 
@@ -33,18 +36,22 @@ Examples:
 
 Exit codes: 0 the target was reached, or none was given; 1 the target was not reached; 2 an error.";
 
-/// Fine-tune a text classifier with layer-wise learning rates until its blocks are more evenly trained
+/// Train with layer-wise learning rates until blocks or layers are more evenly trained: text classifiers, neural
+/// operators
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RebalanceOptions {
-    /// The directory of the model to start from: config.json, weights, tokenizer
-    #[arg(value_name = "MODEL")]
-    model: PathBuf,
+    /// The model to start from: a directory with config.json, weights, and for texts a tokenizer; of neural
+    /// operators also a torch file of PDEBench's
+    #[arg(value_name = "MODEL", required_unless_present = "init")]
+    model: Option<PathBuf>,
     /// The directory to write the result to; it must not exist yet
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
     #[command(flatten)]
     data: DataArgs,
+    #[command(flatten)]
+    fields: FieldArgs,
     #[command(flatten)]
     balance: BalanceArgs,
     #[command(flatten)]
@@ -71,16 +78,17 @@ pub struct RebalanceOptions {
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Data")]
-struct DataArgs {
-    /// Training examples: JSONL, CSV, TSV or Parquet
+pub(super) struct DataArgs {
+    /// Training examples: JSONL, CSV, TSV or Parquet; for neural operators HDF5 in PDEBench's layout, or .pt
     #[arg(long, value_name = "FILE")]
-    train: PathBuf,
-    /// Evaluation examples [default: a stratified tenth of the training examples, held back]
+    pub train: PathBuf,
+    /// Evaluation examples [default: a stratified tenth of the training examples, held back; of fields the
+    /// first fifth]
     #[arg(long, value_name = "FILE")]
-    eval: Option<PathBuf>,
-    /// The part of the training examples that is held back without --eval
-    #[arg(long, value_name = "X", default_value_t = 0.1)]
-    eval_fraction: f64,
+    pub eval: Option<PathBuf>,
+    /// The part of the training examples that is held back without --eval [default: 0.1]
+    #[arg(long, value_name = "X")]
+    eval_fraction: Option<f64>,
     /// Columns, labels, metrics and settings of a known task
     #[arg(long, value_name = "TASK", value_parser = PossibleValuesParser::new(PRESETS.iter().map(|p| p.name)))]
     preset: Option<String>,
@@ -106,9 +114,10 @@ struct DataArgs {
     /// Train on this part of the examples
     #[arg(long, value_name = "RATIO", default_value_t = 1.0)]
     subsample: f64,
-    /// Which part: the first rows, as the paper's authors take; any; or any with the labels' proportions
-    #[arg(long, value_enum, default_value = "first")]
-    subsample_choice: ChoiceName,
+    /// Which part: the first rows, as the paper's authors take; any; any with the labels' proportions; or every
+    /// k-th for a part of 1/k, as the authors take of fields [default: first; stride for fields]
+    #[arg(long, value_enum)]
+    subsample_choice: Option<ChoiceName>,
     /// Cut inputs to this many tokens [default: 128]
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
@@ -119,6 +128,7 @@ enum ChoiceName {
     First,
     Random,
     Stratified,
+    Stride,
 }
 
 #[derive(Debug, Args)]
@@ -150,9 +160,10 @@ struct BalanceArgs {
     #[arg(long)]
     exclude_last: bool,
     /// When alphas are computed anew: auto (when one can have moved by 0.003), paper (every
-    /// min(100, max(1, steps per epoch / 10)) steps), or every N steps
-    #[arg(long, value_name = "auto|paper|N", default_value = "auto", value_parser = interval)]
-    spectra_interval: Interval,
+    /// min(100, max(1, steps per epoch / 10)) steps), epoch (at the start of each), or every N steps
+    /// [default: auto; epoch for fields]
+    #[arg(long, value_name = "auto|paper|epoch|N", value_parser = interval)]
+    spectra_interval: Option<Interval>,
     /// Wait for them, or train on meanwhile [default: async on a GPU, else sync]
     #[arg(long, value_enum)]
     spectra: Option<WaitName>,
@@ -175,78 +186,20 @@ enum WaitName {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Optimizer")]
-struct OptimizerArgs {
-    /// The optimizer
-    #[arg(long, value_enum, default_value = "adamw")]
-    optimizer: OptimizerName,
-    /// The highest base learning rate [default: the preset's, else 2e-5]
-    #[arg(long, visible_alias = "lr", value_name = "X")]
-    learning_rate: Option<f64>,
-    /// How it falls after the warm-up
-    #[arg(long, value_enum, default_value = "linear")]
-    decay: DecayName,
-    /// Epochs between two steps of --decay step
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    step_epochs: u64,
-    /// What the rate is multiplied by at a step
-    #[arg(long, value_name = "X", default_value_t = 0.5)]
-    step_factor: f64,
-    /// The part of all steps in which the rate rises from 0
-    #[arg(long, value_name = "X", default_value_t = 0.06)]
-    warmup: f64,
-    /// On everything but biases and norms [default: 0.1]
-    #[arg(long, value_name = "X")]
-    weight_decay: Option<f64>,
-    /// Decay of the first moment; momentum of sgd
-    #[arg(long, value_name = "X", default_value_t = 0.9)]
-    beta1: f64,
-    /// Decay of the second moment
-    #[arg(long, value_name = "X", default_value_t = 0.999)]
-    beta2: f64,
-    /// Added to the denominator
-    #[arg(long, value_name = "X", default_value_t = 1e-8)]
-    epsilon: f64,
-    /// Sharpness-aware minimisation with this radius
-    #[arg(long, value_name = "RHO")]
-    sam: Option<f64>,
-    /// The radius of --sam is relative to each weight
-    #[arg(long, requires = "sam")]
-    adaptive_sam: bool,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum OptimizerName {
-    #[value(name = "adamw")]
-    AdamW,
-    Adam,
-    Adafactor,
-    Sgd,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum DecayName {
-    Linear,
-    Cosine,
-    Step,
-    Constant,
-}
-
-#[derive(Debug, Args)]
 #[command(next_help_heading = "Training")]
 struct TrainingArgs {
-    /// Passes over the training examples [default: 10]
+    /// Passes over the training examples [default: 10; 500 for fields]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     epochs: Option<u64>,
-    /// Examples in a batch [default: 16]
+    /// Examples in a batch [default: 16; 20 for fields]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     batch: Option<u32>,
     /// Batches whose gradients are added up for one step
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     accumulate: u32,
-    /// Scale gradients down to this norm; 0 leaves them
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
-    clip: f64,
+    /// Scale gradients down to this norm; 0 leaves them [default: 1; 0 for fields]
+    #[arg(long, value_name = "X")]
+    clip: Option<f64>,
     /// Keep only the inputs of blocks for the backward pass: less memory, a third more time
     #[arg(long)]
     gradient_checkpointing: bool,
@@ -288,7 +241,7 @@ struct StopArgs {
     /// After N evaluations without a better metric
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     patience: Option<u64>,
-    /// When the metric has fallen so far below its best (0.02: two points of accuracy)
+    /// When the metric has become so much worse than its best (0.02: two points of accuracy)
     #[arg(long, value_name = "X")]
     max_metric_drop: Option<f64>,
 }
@@ -298,13 +251,25 @@ impl RebalanceOptions {
     /// without the model and the data.
     pub fn resolve(&self) -> Result<Options> {
         let preset = self.data.preset.as_deref().and_then(Preset::named);
-        let defaults = preset.map_or_else(Defaults::default, |preset| preset.defaults);
+        let is_about_fields = self.fields.are_meant(&self.data.train);
+        let defaults = match preset {
+            _ if is_about_fields => Defaults::FIELDS,
+            Some(preset) => preset.defaults,
+            None => Defaults::default(),
+        };
+        let subsample = self.data.subsample(&defaults)?;
+        let data = if is_about_fields {
+            Data::Fields(self.fields.resolve(&self.data, subsample)?)
+        } else {
+            self.fields.refuse_for_texts()?;
+            self.data.resolve(preset, &defaults, subsample)?
+        };
         let target = self.stop.target()?;
         Ok(Options {
             model: self.model.clone(),
             output: self.output.clone(),
-            data: self.data.resolve(preset, &defaults)?,
-            balance: self.balance.resolve(&self.fit, target.is_some())?,
+            data,
+            balance: self.balance.resolve(&self.fit, &defaults, target.is_some())?,
             rate: self.optimizer.rate(&defaults)?,
             optimizer: self.optimizer.resolve(&defaults)?,
             training: self.training.resolve(&defaults)?,
@@ -325,7 +290,40 @@ impl RebalanceOptions {
 }
 
 impl DataArgs {
-    fn resolve(&self, preset: Option<&Preset>, defaults: &Defaults) -> Result<Data> {
+    /// Which part of the examples is trained on.
+    fn subsample(&self, defaults: &Defaults) -> Result<Subsample> {
+        let usual = if defaults.of_fields { ChoiceName::Stride } else { ChoiceName::First };
+        let choice = match self.subsample_choice.unwrap_or(usual) {
+            ChoiceName::First => Choice::First,
+            ChoiceName::Random => Choice::Random,
+            ChoiceName::Stratified => Choice::Stratified,
+            ChoiceName::Stride => Choice::Stride,
+        };
+        let ratio = if self.subsample == 1.0 { 1.0 } else { fraction("--subsample", self.subsample)? };
+        Ok(Subsample { ratio, choice })
+    }
+
+    /// Refuses what only texts have, for fields.
+    pub fn refuse_for_fields(&self) -> Result<()> {
+        let given = [
+            ("--preset", self.preset.is_some()),
+            ("--text", self.text.is_some()),
+            ("--text-pair", self.text_pair.is_some()),
+            ("--label", self.label.is_some()),
+            ("--labels", !self.labels.is_empty()),
+            ("--regression", self.regression),
+            ("--metric", !self.metric.is_empty()),
+            ("--max-length", self.max_length.is_some()),
+            ("--eval-fraction", self.eval_fraction.is_some()),
+            ("--subsample-choice stratified", matches!(self.subsample_choice, Some(ChoiceName::Stratified))),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            Some((name, _)) => bail!("{name} is for texts, and {} holds fields.", self.train.display()),
+            None => Ok(()),
+        }
+    }
+
+    fn resolve(&self, preset: Option<&Preset>, defaults: &Defaults, subsample: Subsample) -> Result<Data> {
         let regression = self.regression || preset.is_some_and(|p| p.regression);
         if regression && !self.labels.is_empty() {
             bail!("--labels names classes, but a regression has none.");
@@ -347,7 +345,7 @@ impl DataArgs {
         Ok(Data {
             train: self.train.clone(),
             eval: self.eval.clone(),
-            eval_fraction: fraction("--eval-fraction", self.eval_fraction)?,
+            eval_fraction: fraction("--eval-fraction", self.eval_fraction.unwrap_or(0.1))?,
             preset: self.preset.clone(),
             text: self.text.clone(),
             text_pair: self.text_pair.clone(),
@@ -355,21 +353,14 @@ impl DataArgs {
             labels,
             regression,
             metrics,
-            subsample: Subsample {
-                ratio: if self.subsample == 1.0 { 1.0 } else { fraction("--subsample", self.subsample)? },
-                choice: match self.subsample_choice {
-                    ChoiceName::First => Choice::First,
-                    ChoiceName::Random => Choice::Random,
-                    ChoiceName::Stratified => Choice::Stratified,
-                },
-            },
+            subsample,
             max_length: self.max_length.unwrap_or(defaults.max_length),
         })
     }
 }
 
 impl BalanceArgs {
-    fn resolve(&self, fit: &Fit, has_target: bool) -> Result<Balance> {
+    fn resolve(&self, fit: &Fit, defaults: &Defaults, has_target: bool) -> Result<Balance> {
         let (low, high) = self.factors.unwrap_or((0.5, 1.5));
         let mapping = match self.schedule {
             ScheduleName::Sigmoid => Mapping::Sigmoid { tau: self.tau },
@@ -412,59 +403,23 @@ impl BalanceArgs {
             exclude: self.exclude.clone(),
             exclude_last: self.exclude_last,
             analysis,
-            interval: self.spectra_interval,
+            interval: self.spectra_interval.unwrap_or(if defaults.of_fields { Interval::Epoch } else { Interval::Auto }),
             wait: self.spectra.map(|wait| wait == WaitName::Sync),
         })
     }
 }
 
-impl OptimizerArgs {
-    fn rate(&self, defaults: &Defaults) -> Result<Rate> {
-        let decay = match self.decay {
-            DecayName::Linear => Decay::Linear,
-            DecayName::Cosine => Decay::Cosine,
-            DecayName::Step => Decay::Step { every_epochs: self.step_epochs, gamma: self.step_factor },
-            DecayName::Constant => Decay::Constant,
-        };
-        if !(0.0..1.0).contains(&self.warmup) {
-            bail!("--warmup is a part of all steps: at least 0 and below 1.");
-        }
-        let peak = positive("--learning-rate", Some(self.learning_rate.unwrap_or(defaults.peak)))?;
-        Ok(Rate { peak: peak.unwrap_or(defaults.peak), decay, warmup: self.warmup })
-    }
-
-    fn resolve(&self, defaults: &Defaults) -> Result<Optimizer> {
-        let kind = match self.optimizer {
-            OptimizerName::AdamW => OptimizerKind::AdamW,
-            OptimizerName::Adam => OptimizerKind::Adam,
-            OptimizerName::Adafactor => OptimizerKind::Adafactor,
-            OptimizerName::Sgd => OptimizerKind::Sgd,
-        };
-        for (name, value) in [("--beta1", self.beta1), ("--beta2", self.beta2)] {
-            if !(0.0..1.0).contains(&value) {
-                bail!("{name} is at least 0 and below 1.");
-            }
-        }
-        let weight_decay = self.weight_decay.unwrap_or(defaults.weight_decay);
-        if !(0.0..f64::INFINITY).contains(&weight_decay) {
-            bail!("--weight-decay is a number of at least 0.");
-        }
-        positive("--epsilon", Some(self.epsilon))?;
-        let sam = positive("--sam", self.sam)?.map(|rho| Sam { rho, adaptive: self.adaptive_sam });
-        Ok(Optimizer { kind, beta1: self.beta1, beta2: self.beta2, epsilon: self.epsilon, weight_decay, sam })
-    }
-}
-
 impl TrainingArgs {
     fn resolve(&self, defaults: &Defaults) -> Result<Training> {
-        if !(0.0..f64::INFINITY).contains(&self.clip) {
+        let clip = self.clip.unwrap_or(defaults.clip);
+        if !(0.0..f64::INFINITY).contains(&clip) {
             bail!("--clip is a norm of at least 0.");
         }
         Ok(Training {
             epochs: self.epochs.unwrap_or(defaults.epochs),
             batch: self.batch.map_or(defaults.batch, |n| n as usize),
             accumulation: self.accumulate as usize,
-            clip: self.clip,
+            clip,
             checkpointing: self.gradient_checkpointing,
             bf16: self.bf16,
             seed: self.seed,

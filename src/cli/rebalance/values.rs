@@ -32,9 +32,10 @@ pub fn interval(text: &str) -> Result<Interval, String> {
     match text {
         "auto" => Ok(Interval::Auto),
         "paper" => Ok(Interval::Paper),
+        "epoch" => Ok(Interval::Epoch),
         steps => match steps.parse() {
             Ok(steps) if steps > 0 => Ok(Interval::Steps(steps)),
-            _ => Err("auto, paper, or a number of steps".to_owned()),
+            _ => Err("auto, paper, epoch, or a number of steps".to_owned()),
         },
     }
 }

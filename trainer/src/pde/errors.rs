@@ -41,7 +41,7 @@ impl Sums {
             normalised: self.normalised + other.normalised,
             with_norm: self.with_norm + other.with_norm,
             // NaN stays.
-            largest: if self.largest >= other.largest { self.largest } else { other.largest },
+            largest: if other.largest > self.largest || other.largest.is_nan() { other } else { &self }.largest,
         }
     }
 

@@ -17,6 +17,7 @@ use std::path::Path;
 use evenkeel::text::{number, printable};
 
 use crate::error::{Error, Result};
+pub(crate) use panels::colour;
 use rows::Row;
 
 /// The picture's file name.

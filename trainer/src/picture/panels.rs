@@ -7,7 +7,7 @@ use super::rows::Row;
 use super::scale::{Scale, smooth, thin};
 
 /// Red, green, blue.
-pub(super) type Colour = (u8, u8, u8);
+pub(crate) type Colour = (u8, u8, u8);
 
 /// Of Okabe and Ito's palette, which people tell apart whatever colours they see.
 const BLUE: Colour = (0, 114, 178);
@@ -173,7 +173,7 @@ fn units(title: &str, names: &[String], of: impl Fn(usize) -> Points, logarithmi
 }
 
 /// Of the colour map, from 0 to 1.
-fn colour(part: f64) -> Colour {
+pub(crate) fn colour(part: f64) -> Colour {
     let place = part.clamp(0.0, 1.0) * (VIRIDIS.len() - 1) as f64;
     let stop = |n: f64| VIRIDIS.get(n as usize).copied().unwrap_or(GREY);
     let (from, to, share) = (stop(place.floor()), stop(place.ceil()), place.fract());

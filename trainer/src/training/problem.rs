@@ -6,6 +6,7 @@ use evenkeel::balance::Better;
 use evenkeel::source::ModelConfig;
 use evenkeel::tensors::Dtype;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tch::Tensor;
 
 use crate::error::Result;
@@ -90,4 +91,14 @@ pub trait Problem {
     /// # Errors
     /// Those of writing.
     fn write(&self, directory: &Path) -> Result<()>;
+
+    /// Looks at the result where it lies: what belongs in the report beside the scores. Pictures go into a
+    /// directory of their own, which does not exist yet.
+    ///
+    /// # Errors
+    /// Those of reading it, and of writing pictures.
+    fn examine(&self, result: &Path, pictures: &Path) -> Result<Option<Value>> {
+        let _ = (result, pictures);
+        Ok(None)
+    }
 }
