@@ -11,6 +11,7 @@
 pub mod data;
 pub mod error;
 pub mod fields;
+pub mod generate;
 pub mod memory;
 pub mod model;
 pub mod optimizer;

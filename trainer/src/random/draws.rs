@@ -17,6 +17,8 @@ pub enum Purpose {
     Subset,
     /// Which examples are held back for evaluation.
     Held,
+    /// A field that is generated; the number is the sample's.
+    Field,
 }
 
 impl Purpose {
@@ -25,6 +27,7 @@ impl Purpose {
             Purpose::Order => *b"order\0\0\0",
             Purpose::Subset => *b"subset\0\0",
             Purpose::Held => *b"held\0\0\0\0",
+            Purpose::Field => *b"field\0\0\0",
         }
     }
 }
@@ -55,6 +58,16 @@ impl Draws {
                 return (product >> 64) as u64;
             }
         }
+    }
+
+    /// A number in [0, 1): the upper 53 bits of a draw.
+    pub fn unit(&mut self) -> f64 {
+        (self.0.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// A number from `low` up to `high`.
+    pub fn between(&mut self, low: f64, high: f64) -> f64 {
+        low + (high - low) * self.unit()
     }
 
     /// Brings items into a random order (Fisher and Yates, from the last item down).

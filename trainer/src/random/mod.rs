@@ -3,6 +3,7 @@
 //! | what | from | rule |
 //! |---|---|---|
 //! | which examples, in which order | seed, purpose, number | ChaCha8 ([`Draws`]) |
+//! | generated fields | seed, sample | ChaCha8, and from a draw of it SplitMix64 and Box–Muller |
 //! | a new head | seed | SplitMix64 and Box–Muller (`Normal`) |
 //! | dropout | seed, step, pass | libtorch's generator, seeded anew ([`reseed`]) |
 
