@@ -53,6 +53,17 @@ pub enum Error {
     /// Options that do not go together, or with the model or data.
     #[error("{0}")]
     Option(String),
+    /// A sample of a set that is generated.
+    #[error("sample {sample}: {reason}.")]
+    Sample {
+        /// Its number, from 0.
+        sample: usize,
+        /// A sentence without its end.
+        reason: String,
+    },
+    /// Ctrl-C while a set was generated.
+    #[error("interrupted; nothing was written.")]
+    Stopped,
     /// Ctrl-C; the state is saved.
     #[error("interrupted after step {step}; the same command with --resume goes on from there.")]
     Interrupted {

@@ -11,7 +11,11 @@
 pub mod data;
 pub mod error;
 pub mod fields;
+<<<<<<< HEAD
 mod files;
+=======
+pub mod generate;
+>>>>>>> generate
 pub mod memory;
 pub mod model;
 pub mod operators;

@@ -1,19 +1,19 @@
-//! The program that `evenkeel rebalance` starts: `evenkeel-trainer train REQUEST`, REQUEST being JSON.
+//! The program that `evenkeel rebalance` starts: `evenkeel-trainer train REQUEST`, REQUEST being JSON. It also
+//! generates data (`evenkeel-trainer generate`), for which nobody starts it but the user.
+
+mod arguments;
 
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Result, anyhow, bail};
+use clap::Parser;
 use evenkeel::rebalance::options::{Options, PROTOCOL, Request};
 use evenkeel_trainer::training::INTERRUPTED;
-use evenkeel_trainer::{rebalance, torch};
+use evenkeel_trainer::{generate, rebalance, torch};
 
-const USAGE: &str = "\
-evenkeel-trainer fine-tunes checkpoints for `evenkeel rebalance`, which starts it with the options it needs.
-
-usage: evenkeel-trainer train REQUEST
-       evenkeel-trainer --version";
+use arguments::{Arguments, Command};
 
 fn main() -> ExitCode {
     match run() {
@@ -28,30 +28,27 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let request = match arguments.as_slice() {
-        ["train", request] => *request,
-        ["--version" | "-V"] => {
-            println!("evenkeel-trainer {} (protocol {PROTOCOL}, libtorch 2.11.0)", env!("CARGO_PKG_VERSION"));
-            return Ok(ExitCode::SUCCESS);
-        }
-        ["--help" | "-h"] => {
-            println!("{USAGE}");
-            return Ok(ExitCode::SUCCESS);
-        }
-        _ => bail!("{USAGE}"),
-    };
-    let options = options(request)?;
-    // One Ctrl-C ends the run after its step, with its state saved; a second one ends it at once.
+    let arguments = Arguments::parse();
+    // One Ctrl-C ends a run after its step, with its state saved; a second one ends it at once.
     ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
     })?;
-    torch::load_cuda();
-    let reached = rebalance::rebalance(&options)?;
-    Ok(if reached { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    match arguments.command {
+        Command::Train { request } => {
+            let options = options(&request)?;
+            torch::load_cuda();
+            let reached = rebalance::rebalance(&options)?;
+            Ok(if reached { ExitCode::SUCCESS } else { ExitCode::from(1) })
+        }
+        Command::Generate { set } => {
+            let (recipe, settings) = set.resolve()?;
+            generate::generate(recipe.as_ref(), &settings)?;
+            println!("The data are {}.", settings.output.display());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }
 
 /// Reads a request: first its protocol, so that one of another version is refused for what it is.

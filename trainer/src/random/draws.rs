@@ -19,6 +19,8 @@ pub enum Purpose {
     Held,
     /// The first values of an operator's parameter, whose position is the number.
     Weights,
+    /// A field that is generated; the number is the sample's.
+    Field,
 }
 
 impl Purpose {
@@ -28,6 +30,7 @@ impl Purpose {
             Purpose::Subset => *b"subset\0\0",
             Purpose::Held => *b"held\0\0\0\0",
             Purpose::Weights => *b"weights\0",
+            Purpose::Field => *b"field\0\0\0",
         }
     }
 }
@@ -63,6 +66,11 @@ impl Draws {
     /// A number in [0, 1): the upper 53 bits of a draw.
     pub fn unit(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// A number from `low` up to `high`.
+    pub fn between(&mut self, low: f64, high: f64) -> f64 {
+        low + (high - low) * self.unit()
     }
 
     /// Brings items into a random order (Fisher and Yates, from the last item down).

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | which examples, in which order | seed, purpose, number | ChaCha8 ([`Draws`]) |
 //! | an operator's first weights | seed, position of the parameter | ChaCha8, even in an interval ([`Draws::unit`]) |
+//! | generated fields | seed, sample | ChaCha8, and from a draw of it SplitMix64 and Box–Muller |
 //! | a new head | seed | SplitMix64 and Box–Muller (`Normal`) |
 //! | dropout | seed, step, pass | libtorch's generator, seeded anew ([`reseed`]) |
 
