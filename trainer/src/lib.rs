@@ -3,19 +3,16 @@
 //! data, the optimizers, and the loop that brings them together.
 //!
 //! ```text
-//! directory ── model ──┐
-//!                      ├── Problem ── training (rates, optimizer, spectra) ── directory, logs
-//! files ────── data ───┘
+//! directory ── model, operators ──┐
+//!                                 ├── Problem (text, pde) ── training (rates, optimizer, spectra) ── directory, logs
+//! files ────── data, fields ──────┘
 //! ```
 
 pub mod data;
 pub mod error;
 pub mod fields;
-<<<<<<< HEAD
 mod files;
-=======
 pub mod generate;
->>>>>>> generate
 pub mod memory;
 pub mod model;
 pub mod operators;
