@@ -5,7 +5,7 @@ use std::path::Path;
 use evenkeel::Checkpoint;
 use evenkeel::rebalance::options::{Init, OperatorKind};
 use evenkeel::source::ModelConfig;
-use evenkeel::text::printable;
+use evenkeel::text::{self, printable};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
@@ -193,21 +193,16 @@ impl Config {
             // A grid of n points tells n/2 frequencies apart, of either sign; zeros behind it add none.
             Architecture::Fno { modes, .. } if modes > smallest / 2 => Err(format!(
                 "{modes} modes are more than a grid of {} points has: at most {} (--modes).",
-                shown(grid),
+                text::shape(grid),
                 smallest / 2
             )),
             Architecture::UNet { levels, .. } if grid.iter().any(|n| n % (1 << levels) != 0) => Err(format!(
                 "a grid of {} points cannot be halved {levels} times, as {kind} with {levels} levels does: every \
                  axis needs a multiple of {} (--levels, --reduce-space).",
-                shown(grid),
+                text::shape(grid),
                 1 << levels
             )),
             _ => Ok(()),
         }
     }
-}
-
-/// `64 × 64`.
-pub(crate) fn shown(grid: &[usize]) -> String {
-    grid.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ")
 }

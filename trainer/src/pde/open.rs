@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use evenkeel::rebalance::fields::Fields;
 use evenkeel::rebalance::options::{self, Options};
+use evenkeel::text;
 use tch::{Device, Tensor};
 
 use super::Pde;
@@ -69,7 +70,7 @@ impl Pde {
             initial,
             shape.times,
             shape.times - initial,
-            shown(&shape.grid),
+            text::shape(&shape.grid),
             shape.channels.join(", ")
         ));
         let places = places(&shape.grid)?.f_to_device(device)?;
@@ -149,7 +150,7 @@ fn same(train: &Shape, eval: &Shape) -> Result<(), String> {
         return Ok(());
     }
     let said = |shape: &Shape| {
-        format!("{} frames of {} points with {}", shape.times, shown(&shape.grid), shape.channels.join(", "))
+        format!("{} frames of {} points with {}", shape.times, text::shape(&shape.grid), shape.channels.join(", "))
     };
     Err(format!("it has {}, and the training data has {}.", said(eval), said(train)))
 }
@@ -165,11 +166,6 @@ fn lone_example(config: &Config, shape: &Shape, examples: usize, batch: usize) -
              one point: its norms would be of a single number. Choose another --batch, or fewer --levels."
         )
     })
-}
-
-/// `64×64`.
-fn shown(grid: &[usize]) -> String {
-    evenkeel::text::shape(grid)
 }
 
 /// The coordinates of the points of a grid over [0, 1), [points…, axes].
