@@ -2,16 +2,17 @@
 //!
 //! The command line makes these; the trainer gets them as JSON ([`Request`]) and asks nobody else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::fields::Fields;
 use super::presets::MetricName;
 use crate::Settings;
 use crate::balance::{Decay, Gain, Mapping, Measure, Target};
 
 /// The version of [`Request`]: a trainer of another one refuses it.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// What the trainer is started with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,8 +28,8 @@ pub struct Request {
 /// The options of one run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Options {
-    /// The directory of the model to start from.
-    pub model: PathBuf,
+    /// The model to start from; `None` begins at random with what the data's options ask for.
+    pub model: Option<PathBuf>,
     /// The directory to write; it must not exist, unless the run is resumed.
     pub output: PathBuf,
     /// What is learned from.
@@ -53,9 +54,29 @@ pub struct Options {
     pub quiet: bool,
 }
 
+/// What is learned from: each kind of data has a problem of its own in the trainer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Data {
+    /// Text with labels, for encoders.
+    Text(TextData),
+    /// Trajectories of fields, for neural operators.
+    Fields(Fields),
+}
+
+impl Data {
+    /// The training file.
+    pub fn train(&self) -> &Path {
+        match self {
+            Data::Text(data) => &data.train,
+            Data::Fields(data) => &data.train,
+        }
+    }
+}
+
 /// Text with labels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Data {
+pub struct TextData {
     /// The training file: JSONL, CSV, TSV or Parquet.
     pub train: PathBuf,
     /// The evaluation file; `None` holds back `eval_fraction` of the training examples, stratified.

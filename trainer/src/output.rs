@@ -3,7 +3,7 @@
 //! ```text
 //! OUT/                 config.json, tokenizer, model.safetensors: the result, once there is one
 //! OUT/report.json      what happened
-//! OUT/training/        log.csv, log.jsonl, events…, state/, best/ or last/
+//! OUT/training/        log.csv, log.jsonl, events…, state/, best/ or last/, samples/ (of fields)
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -25,11 +25,11 @@ impl Output {
     ///
     /// # Errors
     /// [`Error::Option`] where it is not as needed.
-    pub fn check(directory: &Path, model: &Path, resume: bool) -> Result<Output> {
+    pub fn check(directory: &Path, model: Option<&Path>, resume: bool) -> Result<Output> {
         let output = Output { directory: directory.to_path_buf() };
         let same =
             |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
-        if same(directory, model) {
+        if model.is_some_and(|model| same(directory, model)) {
             return Err(Error::Option(
                 "--output is the model itself, which is never written; name another directory.".to_owned(),
             ));
@@ -64,6 +64,11 @@ impl Output {
     /// Where logs and states go.
     pub fn training(&self) -> PathBuf {
         self.directory.join("training")
+    }
+
+    /// Where pictures of evaluation samples go.
+    pub fn samples(&self) -> PathBuf {
+        self.training().join("samples")
     }
 
     /// The directory itself.
@@ -112,19 +117,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (model, out) = (dir.path().join("model"), dir.path().join("out"));
         std::fs::create_dir(&model).unwrap();
-        let message = |out: &Path, resume| Output::check(out, &model, resume).unwrap_err().to_string();
+        let message = |out: &Path, resume| Output::check(out, Some(&model), resume).unwrap_err().to_string();
         assert!(message(&model, false).contains("is the model itself"));
         assert!(message(&out, true).contains("holds no run to resume"));
-        let output = Output::check(&out, &model, false).unwrap();
+        let output = Output::check(&out, None, false).unwrap();
         output.create().unwrap();
         assert!(message(&out, false).contains("is not empty"));
-        assert!(Output::check(&out, &model, true).is_ok());
+        assert!(Output::check(&out, Some(&model), true).is_ok());
     }
 
     #[test]
     fn a_result_is_moved_with_its_configuration_last() {
         let dir = tempfile::tempdir().unwrap();
-        let output = Output::check(&dir.path().join("out"), dir.path(), false).unwrap();
+        let output = Output::check(&dir.path().join("out"), None, false).unwrap();
         output.create().unwrap();
         let best = output.training().join("best");
         std::fs::create_dir(&best).unwrap();

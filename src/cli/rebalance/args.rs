@@ -7,7 +7,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use evenkeel::Settings;
 use evenkeel::balance::{Gain, Mapping, Measure, Target};
-use evenkeel::rebalance::options::{Balance, Choice, Data, Interval, Keep, Options, Stop, Subsample, Training};
+use evenkeel::rebalance::options::{Balance, Choice, Data, Interval, Keep, Options, Stop, Subsample, TextData, Training};
 use evenkeel::rebalance::presets::{Defaults, MetricName, PRESETS, Preset};
 
 use super::super::args::Fit;
@@ -262,7 +262,7 @@ impl RebalanceOptions {
             Data::Fields(self.fields.resolve(&self.data, subsample)?)
         } else {
             self.fields.refuse_for_texts()?;
-            self.data.resolve(preset, &defaults, subsample)?
+            Data::Text(self.data.resolve(preset, &defaults, subsample)?)
         };
         let target = self.stop.target()?;
         Ok(Options {
@@ -323,7 +323,7 @@ impl DataArgs {
         }
     }
 
-    fn resolve(&self, preset: Option<&Preset>, defaults: &Defaults, subsample: Subsample) -> Result<Data> {
+    fn resolve(&self, preset: Option<&Preset>, defaults: &Defaults, subsample: Subsample) -> Result<TextData> {
         let regression = self.regression || preset.is_some_and(|p| p.regression);
         if regression && !self.labels.is_empty() {
             bail!("--labels names classes, but a regression has none.");
@@ -342,7 +342,7 @@ impl DataArgs {
             Some(preset) if self.labels.is_empty() => preset.labels.iter().map(|l| (*l).to_owned()).collect(),
             _ => self.labels.clone(),
         };
-        Ok(Data {
+        Ok(TextData {
             train: self.train.clone(),
             eval: self.eval.clone(),
             eval_fraction: fraction("--eval-fraction", self.eval_fraction.unwrap_or(0.1))?,

@@ -10,12 +10,14 @@ mod samples;
 
 use std::path::Path;
 
+use evenkeel::rebalance::options::Options;
 use evenkeel::source::ModelConfig;
 use serde_json::{Value, json};
 use tch::{Device, Reduction, Tensor};
 
 use crate::error::{Error, Result};
 use crate::fields::Trajectories;
+use crate::memory::{self, Need};
 use crate::operators::{Architecture, Config, Network, Source};
 use crate::training::{Mode, Parameter, Problem, Score};
 use errors::Errors;
@@ -132,6 +134,16 @@ impl Problem for Pde {
 
     fn examples(&self) -> usize {
         self.train.len()
+    }
+
+    fn evaluation_examples(&self) -> usize {
+        self.eval.len()
+    }
+
+    fn memory(&self, options: &Options) -> Need {
+        let parameters = self.parameters().iter().map(|parameter| parameter.tensor.numel()).sum();
+        let batch = options.training.batch.min(self.train.len());
+        memory::need_for(options, parameters, self.batch_bytes(batch))
     }
 
     fn loss(&self, examples: &[usize]) -> Result<Tensor> {
