@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The three figures of docs/rebalance.md, "Speed": speed.py PYTHON [THREADS], with a PYTHON that has torch and transformers.
+"""The figures of docs/rebalance.md, "Speed": speed.py PYTHON [THREADS], with a PYTHON that has torch and transformers.
 
-A training step beside PyTorch's eager step, in turns; what spectra cost with --spectra-interval auto, 1 % of the film
+A training step of MiniLM and one of an FNO beside PyTorch's eager step, in turns; what spectra cost with --spectra-interval auto, 1 % of the film
 snippets, 10 epochs; and how far alphas in use are off in a run whose alphas move far (s = 12). After `cargo xtask setup` and
 `cargo xtask trainer`, with nothing else running.
 """
@@ -37,16 +37,15 @@ def times(command: list) -> list:
     return [float(word) for word in done.stdout.split()]
 
 
-def steps(program: str, python: str, threads: str) -> None:
+def steps(name: str, program: str, python: str, arguments: list) -> None:
     """Medians of rounds in turns: what changes on the machine changes for both."""
-    arguments = [str(CACHE / "minilm"), threads, "15"]
     ratios = []
     for _ in range(ROUNDS):
         ours = statistics.median(times([program, *arguments]))
-        theirs = statistics.median(times([python, str(HERE / "step.py"), *arguments]))
+        theirs = statistics.median(times([python, str(HERE / f"{name}.py"), *arguments]))
         ratios.append(ours / theirs)
-        print(f"step, {threads} threads: {ours:.1f} ms, PyTorch {theirs:.1f} ms, ratio {ours / theirs:.3f}", flush=True)
-    print(f"step, {threads} threads: ratio {statistics.median(ratios):.3f} (median of {ROUNDS})", flush=True)
+        print(f"{name} {arguments}: {ours:.1f} ms, PyTorch {theirs:.1f} ms, ratio {ours / theirs:.3f}", flush=True)
+    print(f"{name} {arguments}: ratio {statistics.median(ratios):.3f} (median of {ROUNDS})", flush=True)
 
 
 def spectra(program: str, threads: str) -> None:
@@ -74,9 +73,10 @@ def main() -> None:
         sys.exit(__doc__)
     python, threads = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else str(os.cpu_count())
     environment = {**os.environ, "LIBTORCH": libtorch()}
-    programs = [build(name, environment) for name in ("step", "spectra")]
-    steps(programs[0], python, threads)
-    spectra(programs[1], threads)
+    step, operator, spectra_program = [build(name, environment) for name in ("step", "operator", "spectra")]
+    steps("step", step, python, [str(CACHE / "minilm"), threads, "15"])
+    steps("operator", operator, python, [threads, "8", "64"])
+    spectra(spectra_program, threads)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 
 mod errors;
 mod open;
+mod rollout;
 mod samples;
 
 use std::path::Path;
@@ -13,14 +14,16 @@ use std::path::Path;
 use evenkeel::rebalance::options::Options;
 use evenkeel::source::ModelConfig;
 use serde_json::{Value, json};
-use tch::{Device, Reduction, Tensor};
+use tch::{Device, Tensor};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fields::Trajectories;
 use crate::memory::{self, Need};
 use crate::operators::{Architecture, Config, Network, Source};
 use crate::training::{Mode, Parameter, Problem, Score};
 use errors::Errors;
+
+pub use rollout::Rollout;
 
 /// Samples of an evaluation batch.
 const EVALUATION_BATCH: usize = 32;
@@ -30,49 +33,22 @@ pub struct Pde {
     network: Network,
     train: Trajectories,
     eval: Trajectories,
-    /// Coordinates of the points, [points…, axes].
-    places: Tensor,
-    /// Frames that the operator is given.
-    initial: usize,
+    rollout: Rollout,
     /// Evaluation samples that are drawn at the end.
     pictures: usize,
     device: Device,
 }
 
 impl Pde {
-    /// Predicts frame after frame of some trajectories [samples, times, points…, channels]; each is handed on
-    /// with its number, [samples, points…, channels].
-    fn roll_out(
-        &self,
-        network: &Network,
-        frames: &Tensor,
-        mode: Mode,
-        mut each: impl FnMut(usize, &Tensor) -> Result<()>,
-    ) -> Result<()> {
-        let (times, channels) = (self.train.shape().times, self.train.shape().channels.len() as i64);
-        // All frames of a point side by side, the oldest first.
-        let given = frames.f_narrow(1, 0, self.initial as i64)?;
-        let mut window = given.f_movedim_int(1, -2)?.f_flatten(-2, -1)?;
-        for time in self.initial..times {
-            let next = network.forward(&window, &self.places, mode)?;
-            each(time, &next)?;
-            if time + 1 < times {
-                let newer = window.f_narrow(-1, channels, (self.initial as i64 - 1) * channels)?;
-                window = Tensor::f_cat(&[&newer, &next], -1)?;
-            }
-        }
-        Ok(())
-    }
-
     /// The errors of a network on all evaluation samples.
     fn errors(&self, network: &Network, done: &mut dyn FnMut(usize, usize)) -> Result<Errors> {
         let shape = self.eval.shape();
-        let mut errors = Errors::new(self.initial, shape.times, &shape.channels);
+        let mut errors = Errors::new(self.rollout.initial(), shape.times, &shape.channels);
         let all: Vec<usize> = (0..self.eval.len()).collect();
         let mut passed = 0;
         for places in all.chunks(EVALUATION_BATCH) {
             let frames = self.eval.batch(places)?;
-            self.roll_out(network, &frames, Mode::Evaluate, |time, next| {
+            self.rollout.run(network, &frames, Mode::Evaluate, |time, next| {
                 errors.add(time, next, &frames.f_select(1, time as i64)?)
             })?;
             passed += places.len();
@@ -85,11 +61,10 @@ impl Pde {
     fn batch_bytes(&self, batch: usize) -> u64 {
         let shape = self.train.shape();
         let points: usize = shape.grid.iter().product();
-        let floats = values_kept(self.network.config(), points);
-        let forward = (shape.times - self.initial) as u64 * floats;
-        // And the trajectories themselves, with the windows over them.
-        let window = (self.initial * shape.channels.len() * points) as u64;
-        4 * batch as u64 * (forward + (1 + (shape.times - self.initial) as u64) * window)
+        let predicted = self.rollout.predicted() as u64;
+        // And the trajectories themselves.
+        let frames = (shape.times * shape.channels.len() * points) as u64;
+        4 * batch as u64 * (predicted * values_kept(self.network.config(), points) + frames)
     }
 }
 
@@ -147,17 +122,7 @@ impl Problem for Pde {
     }
 
     fn loss(&self, examples: &[usize]) -> Result<Tensor> {
-        let frames = self.train.batch(examples)?;
-        let mut loss: Option<Tensor> = None;
-        self.roll_out(&self.network, &frames, Mode::Train, |time, next| {
-            let error = next.f_mse_loss(&frames.f_select(1, time as i64)?, Reduction::Mean)?;
-            loss = Some(match loss.take() {
-                Some(loss) => loss.f_add(&error)?,
-                None => error,
-            });
-            Ok(())
-        })?;
-        loss.ok_or_else(|| Error::Option("there is no frame to predict.".to_owned()))
+        self.rollout.loss(&self.network, &self.train.batch(examples)?)
     }
 
     fn evaluate(&self, done: &mut dyn FnMut(usize, usize)) -> Result<Vec<Score>> {

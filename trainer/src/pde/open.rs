@@ -5,9 +5,9 @@ use std::sync::Arc;
 use evenkeel::rebalance::fields::Fields;
 use evenkeel::rebalance::options::{self, Options};
 use evenkeel::text;
-use tch::{Device, Tensor};
+use tch::Device;
 
-use super::Pde;
+use super::{Pde, Rollout};
 use crate::data::subset::{Choice, choose_of};
 use crate::error::{Error, Result};
 use crate::fields::{self, Shape, Strides, Trajectories};
@@ -73,8 +73,8 @@ impl Pde {
             text::shape(&shape.grid),
             shape.channels.join(", ")
         ));
-        let places = places(&shape.grid)?.f_to_device(device)?;
-        Ok((Pde { network, train, eval, places, initial, pictures: data.pictures, device }, notes))
+        let rollout = Rollout::new(initial, shape.times, shape.channels.len(), &shape.grid, device)?;
+        Ok((Pde { network, train, eval, rollout, pictures: data.pictures, device }, notes))
     }
 }
 
@@ -166,14 +166,4 @@ fn lone_example(config: &Config, shape: &Shape, examples: usize, batch: usize) -
              one point: its norms would be of a single number. Choose another --batch, or fewer --levels."
         )
     })
-}
-
-/// The coordinates of the points of a grid over [0, 1), [points…, axes].
-fn places(grid: &[usize]) -> Result<Tensor> {
-    let axis = |points: &usize| {
-        let places: Vec<f32> = (0..*points).map(|point| point as f32 / *points as f32).collect();
-        Tensor::f_from_slice(&places)
-    };
-    let axes = grid.iter().map(axis).collect::<Result<Vec<_>, _>>()?;
-    Ok(Tensor::f_stack(&Tensor::f_meshgrid_indexing(&axes, "ij")?, -1)?)
 }

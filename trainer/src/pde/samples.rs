@@ -35,13 +35,14 @@ pub(super) fn draw(pde: &Pde, network: &Network, directory: &Path) -> Result<Vec
     for place in 0..count {
         let frames = pde.eval.batch(&[place])?;
         let mut predicted = Vec::new();
-        pde.roll_out(network, &frames, Mode::Evaluate, |_, next| {
+        pde.rollout.run(network, &frames, Mode::Evaluate, |_, next| {
             predicted.push(next.shallow_clone());
             Ok(())
         })?;
         // [times, points…, channels]
         let predicted = Tensor::f_cat(&predicted, 0)?;
-        let truth = frames.f_select(0, 0)?.f_narrow(0, pde.initial as i64, predicted.size().first().copied().unwrap_or(0))?;
+        let (initial, count) = (pde.rollout.initial() as i64, pde.rollout.predicted() as i64);
+        let truth = frames.f_select(0, 0)?.f_narrow(0, initial, count)?;
         let sample = pde.eval.number(place).unwrap_or(place);
         let name = format!("sample-{sample}.png");
         let mut rows = Vec::new();
