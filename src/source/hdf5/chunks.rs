@@ -38,7 +38,7 @@ pub(super) struct Chunk {
 
 impl Chunks {
     /// What a layout says, checked against the dataset's shape: its sizes end with that of an element.
-    pub fn new(
+    pub(super) fn new(
         tree: u64,
         dims: &[u32],
         shape: &[usize],
@@ -69,14 +69,14 @@ impl Chunks {
     }
 
     /// How many chunks there are along each dimension of a shape.
-    pub fn grid(&self, shape: &[usize]) -> Vec<usize> {
+    pub(super) fn grid(&self, shape: &[usize]) -> Vec<usize> {
         shape.iter().zip(&self.dims).map(|(length, chunk)| length.div_ceil(*chunk)).collect()
     }
 
     /// All chunks of a dataset of this shape, in row-major order. None may be missing (its elements would
     /// be made up), overlap another one, or be too short for what it should hold: so the dataset is no larger
     /// than its file can make it.
-    pub fn index(&self, image: &Image, shape: &[usize]) -> Checked<Vec<Chunk>> {
+    pub(super) fn index(&self, image: &Image, shape: &[usize]) -> Checked<Vec<Chunk>> {
         let grid = self.grid(shape);
         let overflow = || Problem::Rule("it has a shape whose size overflows".to_owned());
         let wanted = grid.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).ok_or_else(overflow)?;

@@ -42,7 +42,7 @@ pub(super) fn parse(bytes: &[u8]) -> Checked<Vec<Filter>> {
         }
         filters.push(match (id, values.as_slice()) {
             (1, _) => Filter::Deflate,
-            (2, [width @ 1.., ..]) => Filter::Shuffle(*width as usize),
+            (2, [width, ..]) if *width > 0 => Filter::Shuffle(*width as usize),
             _ => {
                 let name = match id {
                     2 => "shuffle, of unknown width",

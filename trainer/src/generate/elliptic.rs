@@ -78,16 +78,21 @@ impl Darcy {
     /// # Errors
     /// The relative residual that is left where the iteration does not arrive.
     pub fn solve(&self, force: &[f64], tolerance: f64) -> Result<Vec<f64>, f64> {
+        self.iterate(force, tolerance).map(|(solution, _)| solution)
+    }
+
+    /// The solution, and the steps that were taken to it.
+    fn iterate(&self, force: &[f64], tolerance: f64) -> Result<(Vec<f64>, usize), f64> {
         let area = 1.0 / (self.n * self.n) as f64;
         let mut residual: Vec<f64> = force.iter().map(|f| f * area).collect();
         let start = dot(&residual, &residual).sqrt();
         let mut solution = vec![0.0; residual.len()];
         if start == 0.0 {
-            return Ok(solution);
+            return Ok((solution, 0));
         }
         let mut search = self.precondition(&residual);
         let mut product = dot(&residual, &search);
-        for _ in 0..STEPS_PER_CELL * self.n {
+        for taken in 1..=STEPS_PER_CELL * self.n {
             let image = self.apply(&search);
             let step = product / dot(&search, &image);
             for ((u, r), (s, i)) in solution.iter_mut().zip(&mut residual).zip(search.iter().zip(&image)) {
@@ -95,7 +100,7 @@ impl Darcy {
                 *r -= step * i;
             }
             if dot(&residual, &residual).sqrt() <= tolerance * start {
-                return Ok(solution);
+                return Ok((solution, taken));
             }
             let direction = self.precondition(&residual);
             let next = dot(&residual, &direction);
@@ -217,16 +222,15 @@ mod tests {
         assert!(found.iter().all(|u| *u > 0.0));
     }
 
-    /// The factorisation is close to the matrix: it gives back most of a field that the matrix was applied to.
+    /// Steps grow with the root of n, where without the modification they would grow with n.
     #[test]
-    fn the_factorisation_is_nearly_the_inverse() {
-        let n = 64;
-        let coefficient: Vec<f64> =
-            middles(n).iter().map(|(x, y)| if (8.0 * x).sin() * (9.0 * y).cos() > 0.0 { 1.0 } else { 0.1 }).collect();
-        let equations = Darcy::new(n, &coefficient);
-        let force = vec![1.0; n * n];
-        let found = equations.precondition(&equations.apply(&force));
-        let off = found.iter().map(|x| (x - 1.0).powi(2)).sum::<f64>().sqrt() / n as f64;
-        assert!(off < 0.5, "{off}");
+    fn the_preconditioner_pays() {
+        let steps = [32, 128].map(|n| {
+            let of = |(x, y): &(f64, f64)| if (8.0 * x).sin() * (9.0 * y).cos() > 0.0 { 1.0 } else { 0.1 };
+            let coefficient: Vec<f64> = middles(n).iter().map(of).collect();
+            Darcy::new(n, &coefficient).iterate(&vec![1.0; n * n], 1e-10).unwrap().1
+        });
+        println!("{steps:?}");
+        assert!(steps[1] < 90 && steps[1] < 3 * steps[0], "{steps:?}");
     }
 }

@@ -243,3 +243,42 @@ fn attribute(name: &str, value: &Value) -> Vec<u8> {
 fn pad(out: &mut Vec<u8>) {
     out.resize(out.len().next_multiple_of(8), 0);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The file stands in the fixtures, where h5py reads it (`fixtures/field_files.py` asserts what it finds).
+    #[test]
+    fn a_file_is_the_one_that_h5py_reads() {
+        let array = |name: &str, shape: &[usize]| Declared { name: name.to_owned(), shape: shape.to_vec() };
+        let arrays = [array("density", &[2, 3, 4]), array("Vx", &[5]), array("t-coordinate", &[3])];
+        let attributes = [
+            ("eta", Value::Real(0.25)),
+            ("seed", Value::Whole(1 << 40)),
+            ("generator", Value::Text("é".to_owned())),
+        ];
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("written.h5");
+        let writer = Writer::create(&path, &attributes, &arrays).unwrap();
+        let count: Vec<f32> = (0..24u8).map(f32::from).collect();
+        // In any order.
+        writer.write(2, 0, &[0.0, 0.5, 1.0]).unwrap();
+        writer.write(0, 12, &count[12..]).unwrap();
+        writer.write(1, 1, &[-1.0, 2.5]).unwrap();
+        writer.write(0, 0, &count[..12]).unwrap();
+        assert!(writer.write(3, 0, &count).is_err());
+        writer.finish().unwrap();
+        let written = std::fs::read(&path).unwrap();
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/trainer/fields/written.h5");
+        assert!(written == std::fs::read(fixture).unwrap(), "another file than {fixture}");
+    }
+
+    #[test]
+    fn a_node_holds_so_many_arrays() {
+        let arrays: Vec<Declared> =
+            (0..33).map(|n| Declared { name: format!("a{n}"), shape: vec![1] }).collect();
+        assert!(structure(&[], &arrays).is_err());
+        assert!(structure(&[], &arrays[..32]).is_ok());
+    }
+}
