@@ -230,8 +230,8 @@ impl Layout {
 fn repeats_layers(plan: &Plan, settings: &Settings) -> bool {
     let mut counts = std::collections::HashMap::new();
     for matrix in &plan.matrices {
-        let counted = matches!(matrix.role, Role::Linear | Role::Expert)
-            && matrix.eigenvalues() >= settings.least();
+        let counted =
+            matches!(matrix.role, Role::Linear | Role::Expert) && matrix.eigenvalues() >= settings.least();
         if let (true, Some(block)) = (counted, &matrix.block) {
             *counts.entry(&block.name).or_insert(0usize) += 1;
         }

@@ -34,7 +34,8 @@ fn main() -> anyhow::Result<()> {
 
     let shape = [EXAMPLES, FRAMES, points, points, CHANNELS as i64];
     let count: i64 = shape.iter().product();
-    let frames = Tensor::f_arange(count, (Kind::Float, device))?.f_mul_scalar(0.37)?.f_sin()?.f_view(shape)?;
+    let frames =
+        Tensor::f_arange(count, (Kind::Float, device))?.f_mul_scalar(0.37)?.f_sin()?.f_view(shape)?;
     let mut times = Vec::new();
     for step in 0..steps + 2 {
         let start = Instant::now();

@@ -33,8 +33,7 @@ impl Stored {
     /// A parameter as checkpoints hold it.
     pub fn parameter(parameter: &Parameter) -> Result<Stored> {
         let (dtype, shape) = parameter.stored();
-        let dtype =
-            if dtype == Dtype::C64 { safetensors::Dtype::C64 } else { safetensors::Dtype::F32 };
+        let dtype = if dtype == Dtype::C64 { safetensors::Dtype::C64 } else { safetensors::Dtype::F32 };
         Ok(Stored { name: parameter.name.clone(), dtype, shape, bytes: to_bytes(&parameter.tensor)? })
     }
 }

@@ -162,7 +162,13 @@ fn title(options: &Options) -> String {
 }
 
 /// `--dry-run`: what would happen.
-fn plan(options: &Options, problem: &dyn Problem, balancer: &Balancer, rate: BaseRate, device: Device) -> Result<()> {
+fn plan(
+    options: &Options,
+    problem: &dyn Problem,
+    balancer: &Balancer,
+    rate: BaseRate,
+    device: Device,
+) -> Result<()> {
     let table = summary::rates(balancer.plan(), &balancer.alphas(), &balancer.factors()?, rate.peak);
     println!("{table}");
     if let Some(std) = balancer.alpha_std() {

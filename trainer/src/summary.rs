@@ -92,7 +92,12 @@ impl<'a> Summary<'a> {
         for score in self.after {
             let before = self.before.iter().find(|other| other.name == score.name).map(|other| other.value);
             let change = before.map_or_else(String::new, |before| signed(score.value - before));
-            let shown = [score.name.clone(), before.map_or_else(|| "–".to_owned(), number), number(score.value), change];
+            let shown = [
+                score.name.clone(),
+                before.map_or_else(|| "–".to_owned(), number),
+                number(score.value),
+                change,
+            ];
             table.add_row(shown);
             align(&mut table);
         }

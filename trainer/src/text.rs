@@ -35,11 +35,7 @@ impl Text {
     ///
     /// # Errors
     /// Whatever does not fit, before anything is trained.
-    pub fn open(
-        options: &Options,
-        data: &options::TextData,
-        device: Device,
-    ) -> Result<(Text, Vec<String>)> {
+    pub fn open(options: &Options, data: &options::TextData, device: Device) -> Result<(Text, Vec<String>)> {
         let model = options.model.as_deref();
         let model = model.ok_or_else(|| Error::Option("texts need a model to start from.".to_owned()))?;
         let directory = Directory::open(model)?;
@@ -50,8 +46,7 @@ impl Text {
             )));
         }
         let tokenizer = TextTokenizer::open(directory.path())?;
-        let Prepared { train, eval, labels, mut notes } =
-            read(data, &directory, &tokenizer, options)?;
+        let Prepared { train, eval, labels, mut notes } = read(data, &directory, &tokenizer, options)?;
         let vocabulary = directory.config().vocabulary;
         let largest = train.tokens().largest_id().max(eval.tokens().largest_id());
         if usize::try_from(largest).map_or(true, |id| id >= vocabulary) {

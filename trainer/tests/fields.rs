@@ -86,7 +86,10 @@ fn darcy_flow_is_learned() {
     // What was evaluated in training is what the result gives when it is read again.
     let errors = &report["details"]["errors"];
     assert!((errors["channels"][0]["nrmse"].as_f64().unwrap() - after).abs() < 1e-6 * after);
-    assert_eq!((errors["frames"][0]["frame"].as_u64(), errors["channels"][0]["channel"].as_str()), (Some(1), Some("y")));
+    assert_eq!(
+        (errors["frames"][0]["frame"].as_u64(), errors["channels"][0]["channel"].as_str()),
+        (Some(1), Some("y"))
+    );
     for sample in 0..3 {
         let picture = fs::read(place.path(&format!("out/training/samples/sample-{sample}.png"))).unwrap();
         let size = |at: usize| u32::from_be_bytes(picture[at..at + 4].try_into().unwrap());
@@ -111,12 +114,17 @@ fn darcy_flow_is_learned() {
     let best = log.iter().filter_map(|r| r["scores"][0][1].as_f64()).fold(f64::INFINITY, f64::min);
     assert_eq!(best, after);
     // An audit by anybody else shows the same.
-    let output = Command::new(&*common::EVENKEEL).arg("analyze").arg(place.path("out")).args(["--format", "json"]).output();
+    let output = Command::new(&*common::EVENKEEL)
+        .arg("analyze")
+        .arg(place.path("out"))
+        .args(["--format", "json"])
+        .output();
     let audit: Value = serde_json::from_str(&common::ended(output.unwrap(), 0)).unwrap();
     assert_eq!(audit["matrices"], report["spectra_after"]["matrices"]);
     assert_eq!(audit["summary"]["alpha_std"], report["alpha_std_after"]);
     // And training goes on from it, with other data of the kind.
-    let said = place.run(&format!("out --train {data} --subsample 0.05 --epochs 1 --optimizer adamw --output more"), 0);
+    let said = place
+        .run(&format!("out --train {data} --subsample 0.05 --epochs 1 --optimizer adamw --output more"), 0);
     assert!(said.contains("The result is more"), "{said}");
     assert!(score(&place.report("more")["before"], "nrmse") < 0.5);
 }
@@ -124,14 +132,22 @@ fn darcy_flow_is_learned() {
 #[test]
 fn flow_is_predicted_frame_by_frame_by_either_kind() {
     let place = Place::new();
-    for (kind, axes, sizes) in
-        [("fno1d", 1, "--modes 4"), ("unet1d", 1, "--features 4 --levels 2"), ("fno2d", 2, "--modes 3"), ("unet2d", 2, "--features 8 --levels 1")]
-    {
+    for (kind, axes, sizes) in [
+        ("fno1d", 1, "--modes 4"),
+        ("unet1d", 1, "--features 4 --levels 2"),
+        ("fno2d", 2, "--modes 3"),
+        ("unet2d", 2, "--features 8 --levels 1"),
+    ] {
         let data = flow(axes);
-        let run = format!("--init {kind} {sizes} --train {data} --initial-steps 3 --test-samples 1 --epochs 3 --batch 2 --output {kind}");
+        let run = format!(
+            "--init {kind} {sizes} --train {data} --initial-steps 3 --test-samples 1 --epochs 3 --batch 2 --output {kind}"
+        );
         let said = place.run(&run, 0);
         let predicted = if axes == 1 { 6 } else { 4 };
-        assert!(said.contains(&format!("3 of {} frames are given, {predicted} are predicted", predicted + 3)), "{said}");
+        assert!(
+            said.contains(&format!("3 of {} frames are given, {predicted} are predicted", predicted + 3)),
+            "{said}"
+        );
         let report = place.report(kind);
         let errors = &report["details"]["errors"];
         assert_eq!(errors["frames"].as_array().unwrap().len(), predicted);
@@ -151,7 +167,8 @@ fn flow_is_predicted_frame_by_frame_by_either_kind() {
     );
     assert!(said.contains("1 of 5 frames are given, 4 are predicted, on a grid of 8 points"), "{said}");
     let matrices = place.report("coarse")["spectra_after"]["matrices"].clone();
-    let spectral = matrices.as_array().unwrap().iter().filter(|m| m["role"] == "spectral" && m["scheduled"] == true);
+    let spectral =
+        matrices.as_array().unwrap().iter().filter(|m| m["role"] == "spectral" && m["scheduled"] == true);
     assert_eq!(spectral.count(), 4);
     // A file of PDEBench's, as it is.
     let model = fixtures().join("trainer/operators/unet2d.pt");
@@ -218,26 +235,80 @@ fn what_does_not_fit_is_said_before_any_work() {
     let fields = |name: &str| fixtures().join("trainer/fields").join(name).display().to_string();
     let model = fixtures().join("trainer/operators/fno2d.pt").display().to_string();
     let cases: Vec<(String, Vec<&str>)> = vec![
-        (format!("--init fno1d --modes 4 --train {line} --initial-steps 9"), vec!["flow1d.h5", "its 9 frames", "10 are needed"]),
-        (format!("--init fno1d --modes 4 --train {line} --reduce-time 4 --initial-steps 3"), vec!["every 4. makes 3", "4 are needed"]),
-        (format!("--init fno1d --train {line} --initial-steps 3"), vec!["flow1d.h5", "12 modes", "16 points", "at most 8"]),
-        (format!("--init fno2d --modes 9 --train {darcy}"), vec!["darcy_train_16.pt", "9 modes", "16×16", "at most 8"]),
-        (format!("--init fno1d --modes 4 --train {plane} --initial-steps 3"), vec!["flow2d.h5", "2 axes in space", "fno1d is for 1"]),
-        (format!("--init unet2d --train {plane} --initial-steps 3"), vec!["8×6", "halved 4 times", "multiple of 16"]),
-        (format!("--init fno1d --modes 4 --train {line} --initial-steps 3 --reduce-space 16"), vec!["flow1d.h5", "fewer than two"]),
-        (format!("--init fno1d --modes 3 --train {} --initial-steps 2", fields("nan.h5")), vec!["nan.h5", "NaN or infinity"]),
+        (
+            format!("--init fno1d --modes 4 --train {line} --initial-steps 9"),
+            vec!["flow1d.h5", "its 9 frames", "10 are needed"],
+        ),
+        (
+            format!("--init fno1d --modes 4 --train {line} --reduce-time 4 --initial-steps 3"),
+            vec!["every 4. makes 3", "4 are needed"],
+        ),
+        (
+            format!("--init fno1d --train {line} --initial-steps 3"),
+            vec!["flow1d.h5", "12 modes", "16 points", "at most 8"],
+        ),
+        (
+            format!("--init fno2d --modes 9 --train {darcy}"),
+            vec!["darcy_train_16.pt", "9 modes", "16×16", "at most 8"],
+        ),
+        (
+            format!("--init fno1d --modes 4 --train {plane} --initial-steps 3"),
+            vec!["flow2d.h5", "2 axes in space", "fno1d is for 1"],
+        ),
+        (
+            format!("--init unet2d --train {plane} --initial-steps 3"),
+            vec!["8×6", "halved 4 times", "multiple of 16"],
+        ),
+        (
+            format!("--init fno1d --modes 4 --train {line} --initial-steps 3 --reduce-space 16"),
+            vec!["flow1d.h5", "fewer than two"],
+        ),
+        (
+            format!("--init fno1d --modes 3 --train {} --initial-steps 2", fields("nan.h5")),
+            vec!["nan.h5", "NaN or infinity"],
+        ),
         (format!("--init fno1d --modes 3 --train {}", fields("other.h5")), vec!["other.h5", "no dataset"]),
-        (format!("--init fno2d --modes 3 --train {}", fields("no_vy.h5")), vec!["no_vy.h5", "no dataset `Vy`", "density"]),
-        (format!("{model} --train {line}"), vec!["fno2d.pt", "12 channels and gives 4", "3 (density, pressure, Vx)"]),
-        (format!("{model} --train {plane} --initial-steps 2 --test-samples 1"), vec!["takes 3 frames of 4 channels", "asks for 2"]),
-        (format!("--init fno2d --modes 3 --train {plane} --initial-steps 3"), vec!["of its 3 samples 0 are to be tested on"]),
-        (format!("--init fno1d --modes 4 --train {line} --initial-steps 3 --eval {plane}"), vec!["flow2d.h5", "and the training data has"]),
-        (format!("--init fno1d --modes 4 --train {line} --initial-steps 3 --subsample 0.3"), vec!["1/0.3 is 3.33"]),
-        (format!("--init fno1d --levels 3 --train {line}"), vec!["--levels is a size of a UNet, and fno1d is an FNO"]),
-        (format!("--init fno1d --label x --train {line}"), vec!["--label is for texts", "flow1d.h5 holds fields"]),
-        (format!("--init fno1d --modes 4 --train {line} --initial-steps 3 --bf16"), vec!["--bf16 is for text models"]),
+        (
+            format!("--init fno2d --modes 3 --train {}", fields("no_vy.h5")),
+            vec!["no_vy.h5", "no dataset `Vy`", "density"],
+        ),
+        (
+            format!("{model} --train {line}"),
+            vec!["fno2d.pt", "12 channels and gives 4", "3 (density, pressure, Vx)"],
+        ),
+        (
+            format!("{model} --train {plane} --initial-steps 2 --test-samples 1"),
+            vec!["takes 3 frames of 4 channels", "asks for 2"],
+        ),
+        (
+            format!("--init fno2d --modes 3 --train {plane} --initial-steps 3"),
+            vec!["of its 3 samples 0 are to be tested on"],
+        ),
+        (
+            format!("--init fno1d --modes 4 --train {line} --initial-steps 3 --eval {plane}"),
+            vec!["flow2d.h5", "and the training data has"],
+        ),
+        (
+            format!("--init fno1d --modes 4 --train {line} --initial-steps 3 --subsample 0.3"),
+            vec!["1/0.3 is 3.33"],
+        ),
+        (
+            format!("--init fno1d --levels 3 --train {line}"),
+            vec!["--levels is a size of a UNet, and fno1d is an FNO"],
+        ),
+        (
+            format!("--init fno1d --label x --train {line}"),
+            vec!["--label is for texts", "flow1d.h5 holds fields"],
+        ),
+        (
+            format!("--init fno1d --modes 4 --train {line} --initial-steps 3 --bf16"),
+            vec!["--bf16 is for text models"],
+        ),
         (format!("model --train texts.jsonl --reduce-time 2"), vec!["--reduce-time is for fields"]),
-        (format!("--init unet2d --train {darcy} --subsample 0.0125 --batch 3"), vec!["last batch of an epoch has one example (10 in batches of 3)"]),
+        (
+            format!("--init unet2d --train {darcy} --subsample 0.0125 --batch 3"),
+            vec!["last batch of an epoch has one example (10 in batches of 3)"],
+        ),
     ];
     for (arguments, parts) in cases {
         let said = place.run(&format!("{arguments} --output out"), 2);
@@ -251,8 +322,13 @@ fn what_does_not_fit_is_said_before_any_work() {
 #[test]
 fn a_plan_tells_sizes_and_memory() {
     let place = Place::new();
-    let said = place.run(&format!("--init fno1d --modes 4 --train {} --initial-steps 3 --dry-run --output out", flow(1)), 0);
-    for part in ["w0.weight", "4 training and 1 evaluation examples", "Memory: about", "500 epochs of 1 steps"] {
+    let said = place.run(
+        &format!("--init fno1d --modes 4 --train {} --initial-steps 3 --dry-run --output out", flow(1)),
+        0,
+    );
+    for part in
+        ["w0.weight", "4 training and 1 evaluation examples", "Memory: about", "500 epochs of 1 steps"]
+    {
         assert!(said.contains(part), "{said}\nlacks: {part}");
     }
     assert!(!place.path("out").exists());

@@ -130,8 +130,11 @@ fn sizes_are_the_papers() {
 
 #[test]
 fn weights_begin_by_the_seed_and_as_described() {
-    let (one, again, other) =
-        (random(OperatorKind::Fno2d, 4, 7), random(OperatorKind::Fno2d, 4, 7), random(OperatorKind::Fno2d, 4, 8));
+    let (one, again, other) = (
+        random(OperatorKind::Fno2d, 4, 7),
+        random(OperatorKind::Fno2d, 4, 7),
+        random(OperatorKind::Fno2d, 4, 8),
+    );
     let of = numbers(&one);
     assert!(of == numbers(&again) && of != numbers(&other));
     // Even in an interval: its ends are nearly met, and its middle is the mean.
@@ -167,9 +170,17 @@ fn a_directory_holds_all_of_it() {
         let report = analyze(&checkpoint, &Settings::default(), &Silent).unwrap();
         let report = serde_json::to_value(&report).unwrap();
         assert_eq!(report["checkpoint"]["architecture"], kind.name());
-        assert_eq!((report["settings"]["granularity"].as_str(), report["settings"]["min_eigenvalues"].as_u64()), (Some("layer"), Some(12)));
-        let scheduled: Vec<&str> = report["matrices"].as_array().unwrap().iter()
-            .filter(|m| m["scheduled"] == true).map(|m| m["name"].as_str().unwrap()).collect();
+        assert_eq!(
+            (report["settings"]["granularity"].as_str(), report["settings"]["min_eigenvalues"].as_u64()),
+            (Some("layer"), Some(12))
+        );
+        let scheduled: Vec<&str> = report["matrices"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|m| m["scheduled"] == true)
+            .map(|m| m["name"].as_str().unwrap())
+            .collect();
         if kind == OperatorKind::Fno2d {
             // The last matrix has four eigenvalues; spectral weights are taken on request.
             let all = ["fc0", "fc1", "w0", "w1", "w2", "w3"].map(|name| format!("{name}.weight"));
@@ -190,7 +201,8 @@ fn what_is_no_operator_is_refused() {
         let opened = Source::open(directory.path()).and_then(|source| source.load(Device::Cpu));
         opened.unwrap_err().to_string()
     };
-    let config = |text: &'static str| move |directory: &Path| fs::write(directory.join("config.json"), text).unwrap();
+    let config =
+        |text: &'static str| move |directory: &Path| fs::write(directory.join("config.json"), text).unwrap();
     let cases: [(&str, &str); 5] = [
         (r#"{"model_type": "bert"}"#, "`bert`, not fno1d"),
         (r#"{"model_type": "fno1d", "in_channels": 30, "out_channels": 3, "width": 20}"#, "no `modes`"),
@@ -202,7 +214,10 @@ fn what_is_no_operator_is_refused() {
             r#"{"model_type": "unet1d", "in_channels": 30, "out_channels": 3, "features": 32, "levels": 4}"#,
             "`encoder1.enc1conv1.weight` is missing",
         ),
-        (r#"{"model_type": "unet1d", "in_channels": 30, "out_channels": 3, "features": 32, "levels": 40}"#, "40 levels"),
+        (
+            r#"{"model_type": "unet1d", "in_channels": 30, "out_channels": 3, "features": 32, "levels": 40}"#,
+            "40 levels",
+        ),
     ];
     for (text, wanted) in cases {
         let message = refused(&config(text));

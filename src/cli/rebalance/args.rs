@@ -7,7 +7,9 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use evenkeel::Settings;
 use evenkeel::balance::{Gain, Mapping, Measure, Target};
-use evenkeel::rebalance::options::{Balance, Choice, Data, Interval, Keep, Options, Stop, Subsample, TextData, Training};
+use evenkeel::rebalance::options::{
+    Balance, Choice, Data, Interval, Keep, Options, Stop, Subsample, TextData, Training,
+};
 use evenkeel::rebalance::presets::{Defaults, MetricName, PRESETS, Preset};
 
 use super::super::args::Fit;
@@ -323,7 +325,12 @@ impl DataArgs {
         }
     }
 
-    fn resolve(&self, preset: Option<&Preset>, defaults: &Defaults, subsample: Subsample) -> Result<TextData> {
+    fn resolve(
+        &self,
+        preset: Option<&Preset>,
+        defaults: &Defaults,
+        subsample: Subsample,
+    ) -> Result<TextData> {
         let regression = self.regression || preset.is_some_and(|p| p.regression);
         if regression && !self.labels.is_empty() {
             bail!("--labels names classes, but a regression has none.");
@@ -403,7 +410,11 @@ impl BalanceArgs {
             exclude: self.exclude.clone(),
             exclude_last: self.exclude_last,
             analysis,
-            interval: self.spectra_interval.unwrap_or(if defaults.of_fields { Interval::Epoch } else { Interval::Auto }),
+            interval: self.spectra_interval.unwrap_or(if defaults.of_fields {
+                Interval::Epoch
+            } else {
+                Interval::Auto
+            }),
             wait: self.spectra.map(|wait| wait == WaitName::Sync),
         })
     }

@@ -70,7 +70,11 @@ enum DecayName {
 impl OptimizerArgs {
     /// The base rate over the run.
     pub fn rate(&self, defaults: &Defaults) -> Result<Rate> {
-        let decay = match self.decay.unwrap_or(if defaults.of_fields { DecayName::Step } else { DecayName::Linear }) {
+        let decay = match self.decay.unwrap_or(if defaults.of_fields {
+            DecayName::Step
+        } else {
+            DecayName::Linear
+        }) {
             DecayName::Linear => Decay::Linear,
             DecayName::Cosine => Decay::Cosine,
             DecayName::Step => Decay::Step { every_epochs: self.step_epochs, gamma: self.step_factor },
@@ -86,7 +90,11 @@ impl OptimizerArgs {
 
     /// The optimizer.
     pub fn resolve(&self, defaults: &Defaults) -> Result<Optimizer> {
-        let kind = match self.optimizer.unwrap_or(if defaults.of_fields { OptimizerName::Adam } else { OptimizerName::AdamW }) {
+        let kind = match self.optimizer.unwrap_or(if defaults.of_fields {
+            OptimizerName::Adam
+        } else {
+            OptimizerName::AdamW
+        }) {
             OptimizerName::AdamW => OptimizerKind::AdamW,
             OptimizerName::Adam => OptimizerKind::Adam,
             OptimizerName::Adafactor => OptimizerKind::Adafactor,

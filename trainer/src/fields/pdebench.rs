@@ -182,7 +182,9 @@ impl Source for PdeBench {
                 }
                 Ok(out)
             }
-            Layout::Darcy([nu, tensor]) => self.read_pairs(nu, tensor, samples, times, &space.collect::<Vec<_>>()),
+            Layout::Darcy([nu, tensor]) => {
+                self.read_pairs(nu, tensor, samples, times, &space.collect::<Vec<_>>())
+            }
         }
     }
 }

@@ -111,7 +111,8 @@ impl TorchFile {
         let odd = values.numel() as i64 - finite.f_sum(Kind::Int64)?.f_int64_value(&[])?;
         if odd > 0 {
             let all = finite.f_view([samples.len() as i64, -1])?.f_all_dim(1, false)?;
-            let sample = samples.start as i64 + all.f_to_kind(Kind::Int64)?.f_argmin(0, false)?.f_int64_value(&[])?;
+            let sample =
+                samples.start as i64 + all.f_to_kind(Kind::Int64)?.f_argmin(0, false)?.f_int64_value(&[])?;
             return Err(wrong(format!(
                 "`{}` holds NaN or infinity, first in sample {sample} ({odd} of the {} numbers read); such samples \
                  cannot be learned from.",

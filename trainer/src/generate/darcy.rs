@@ -51,18 +51,18 @@ impl Recipe for DarcyFlow {
     /// The medium is constant over the cells that are written; the solution is the mean over each.
     fn sample(&self, mut draws: Draws) -> Result<Vec<Vec<f32>>, String> {
         let (n, fine) = (self.resolution, self.resolution * self.refine);
-        let materials: Vec<f64> = (random_field(&mut draws, n).iter())
-            .map(|value| if *value < 0.0 { LOW } else { HIGH })
-            .collect();
+        let materials: Vec<f64> =
+            (random_field(&mut draws, n).iter()).map(|value| if *value < 0.0 { LOW } else { HIGH }).collect();
         let coefficient: Vec<f64> = (materials.chunks(n))
             .flat_map(|row| {
                 let row = row.iter().flat_map(|a| std::iter::repeat_n(*a, self.refine));
                 std::iter::repeat_n(row, self.refine).flatten()
             })
             .collect();
-        let solution = Darcy::new(fine, &coefficient)
-            .solve(&vec![self.force; fine * fine], TOLERANCE)
-            .map_err(|left| format!("the equations of Darcy flow were solved to a residual of {left:.1e} only"))?;
+        let solution =
+            Darcy::new(fine, &coefficient).solve(&vec![self.force; fine * fine], TOLERANCE).map_err(
+                |left| format!("the equations of Darcy flow were solved to a residual of {left:.1e} only"),
+            )?;
         let mut means = vec![0.0; n * n];
         for (row, values) in solution.chunks(fine).enumerate() {
             let places = means.iter_mut().skip(row / self.refine * n);

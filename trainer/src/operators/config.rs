@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use evenkeel::Checkpoint;
-use evenkeel::rebalance::options::{Init, OperatorKind};
-use evenkeel::source::ModelConfig;
+use evenkeel::rebalance::fields::Init;
+use evenkeel::source::{ModelConfig, OperatorKind};
 use evenkeel::text::{self, printable};
 use serde_json::{Value, json};
 
@@ -74,7 +74,7 @@ impl Config {
     }
 
     /// The numbers between the two last matrices of an FNO, the points that pad its grid, its layers.
-    pub(super) fn constants() -> (usize, usize, usize) {
+    pub fn constants() -> (usize, usize, usize) {
         (HIDDEN, PADDING, LAYERS)
     }
 
@@ -120,7 +120,9 @@ impl Config {
             format!("its model_type is `{}`, not fno1d, fno2d, unet1d or unet2d.", printable(name))
         })?;
         let size = |key: &str| {
-            config.count(&[key]).ok_or_else(|| format!("config.json has no `{key}` that is a whole number above 0."))
+            config
+                .count(&[key])
+                .ok_or_else(|| format!("config.json has no `{key}` that is a whole number above 0."))
         };
         let architecture = match kind {
             OperatorKind::Fno1d | OperatorKind::Fno2d => {
@@ -154,8 +156,12 @@ impl Config {
         let &[outputs, ..] = shape("conv.weight")? else { return None };
         let has_level = |level: &usize| shape(&format!("encoder{level}.enc{level}conv1.weight")).is_some();
         let levels = (1..).take_while(has_level).count();
-        let config =
-            Config { axes: kernel.len(), inputs, outputs, architecture: Architecture::UNet { features, levels } };
+        let config = Config {
+            axes: kernel.len(),
+            inputs,
+            outputs,
+            architecture: Architecture::UNet { features, levels },
+        };
         config.check().ok().map(|()| config)
     }
 
@@ -170,7 +176,9 @@ impl Config {
         let sizes = sizes.into_iter().chain([self.inputs, self.outputs]);
         match sizes.into_iter().find(|size| !(1..=LARGEST).contains(size)) {
             Some(size) => Err(format!("a size of {size} is not between 1 and {LARGEST}.")),
-            None if !(1..=2).contains(&self.axes) => Err(format!("a grid of {} axes is none of 1 or 2.", self.axes)),
+            None if !(1..=2).contains(&self.axes) => {
+                Err(format!("a grid of {} axes is none of 1 or 2.", self.axes))
+            }
             None => Ok(()),
         }
     }

@@ -37,7 +37,8 @@ impl UNet {
         let mut up = Vec::with_capacity(levels);
         for level in (0..levels).rev() {
             let number = level + 1;
-            let doubling = weights.doubling(&format!("upconv{number}"), axes, channels(level + 1), channels(level))?;
+            let doubling =
+                weights.doubling(&format!("upconv{number}"), axes, channels(level + 1), channels(level))?;
             let names = (format!("decoder{number}"), format!("dec{number}"));
             up.push((doubling, Pair::new(weights, &names, axes, 2 * channels(level), channels(level))?));
         }
@@ -81,9 +82,15 @@ impl Pair {
         inputs: usize,
         outputs: usize,
     ) -> Result<Pair> {
-        let mut half = |number: usize, inputs: usize| {
-            let convolution =
-                weights.convolution(&format!("{module}.{short}conv{number}"), axes, inputs, outputs, 3, false)?;
+        let mut half = |number: usize, inputs: usize| -> Result<(Convolution, BatchNorm)> {
+            let convolution = weights.convolution(
+                &format!("{module}.{short}conv{number}"),
+                axes,
+                inputs,
+                outputs,
+                3,
+                false,
+            )?;
             Ok((convolution, BatchNorm::new(weights, &format!("{module}.{short}norm{number}"), outputs)?))
         };
         Ok(Pair { halves: [half(1, inputs)?, half(2, outputs)?] })
@@ -127,7 +134,7 @@ impl BatchNorm {
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
         let train = mode == Mode::Train;
         if train {
-            self.batches.shallow_clone().f_add_scalar_(1)?;
+            let _ = self.batches.shallow_clone().f_add_scalar_(1)?;
         }
         let (weight, bias) = (Some(&self.weight), Some(&self.bias));
         let (mean, variance) = (Some(&self.mean), Some(&self.variance));

@@ -159,7 +159,11 @@ impl<'a> Weights<'a> {
         };
         let kind = kind.ok_or_else(|| {
             let wanted = dtype.map_or("a real number", Dtype::name);
-            wrong(format!("the tensor `{}` is of type {}, not {wanted}.", printable(name), tensor.dtype.name()))
+            wrong(format!(
+                "the tensor `{}` is of type {}, not {wanted}.",
+                printable(name),
+                tensor.dtype.name()
+            ))
         })?;
         let bytes = checkpoint.read(tensor, 0..tensor.elements)?;
         let pair: &[usize] = if dtype == Some(Dtype::C64) { &[2] } else { &[] };

@@ -41,7 +41,8 @@ impl Sums {
             normalised: self.normalised + other.normalised,
             with_norm: self.with_norm + other.with_norm,
             // NaN stays.
-            largest: if other.largest > self.largest || other.largest.is_nan() { other } else { &self }.largest,
+            largest: if other.largest > self.largest || other.largest.is_nan() { other } else { &self }
+                .largest,
         }
     }
 
@@ -146,7 +147,8 @@ mod tests {
         let off = frame(&[4.0, 2.0, 4.0, 2.0, 1.0, 4.0, 1.0, 4.0]);
         errors.add(1, &off, &truth).unwrap();
         errors.add(2, &truth, &truth).unwrap();
-        let close = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+        let close =
+            |found: f64, expected: f64| assert!((found - expected).abs() < 1e-12, "{found} {expected}");
         // √(1/2) / √(25/2), then exact; and in b 2/2 where there is a norm at all.
         let (a, b) = (0.2, 1.0);
         let scores = errors.scores();

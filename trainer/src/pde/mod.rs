@@ -78,7 +78,8 @@ fn values_kept(config: &Config, points: usize) -> u64 {
             let (hidden, _, layers) = Config::constants();
             let (width, layers) = (width as u64, layers as u64);
             let frequencies = 2 * config.axes as u64 * (modes as u64).pow(config.axes as u32);
-            let of_point = config.inputs as u64 + config.axes as u64 + (2 * layers + 2) * width + 2 * hidden as u64;
+            let of_point =
+                config.inputs as u64 + config.axes as u64 + (2 * layers + 2) * width + 2 * hidden as u64;
             points * of_point + 2 * layers * width * frequencies
         }
         // Of each convolution the input and what its norm is of: four tensors of a pair, and two that are

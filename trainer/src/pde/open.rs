@@ -22,7 +22,9 @@ impl Pde {
     /// # Errors
     /// Whatever does not fit, before anything is trained.
     pub fn open(options: &Options, data: &Fields, device: Device) -> Result<(Pde, Vec<String>)> {
-        for (name, asked) in [("--bf16", options.training.bf16), ("--gradient-checkpointing", options.training.checkpointing)] {
+        for (name, asked) in
+            [("--bf16", options.training.bf16), ("--gradient-checkpointing", options.training.checkpointing)]
+        {
             if asked {
                 return Err(Error::Option(format!("{name} is for text models, not for neural operators.")));
             }
@@ -93,7 +95,11 @@ impl Start {
         if let Some(init) = &data.init {
             // Of two frames there is one to be given.
             let initial = data.initial_steps.unwrap_or(if shape.times == 2 { 1 } else { INITIAL });
-            return Ok(Start { config: Config::new(init, initial * channels, channels), initial, source: None });
+            return Ok(Start {
+                config: Config::new(init, initial * channels, channels),
+                initial,
+                source: None,
+            });
         }
         let Some(path) = &options.model else {
             return Err(Error::Option(
@@ -150,7 +156,12 @@ fn same(train: &Shape, eval: &Shape) -> Result<(), String> {
         return Ok(());
     }
     let said = |shape: &Shape| {
-        format!("{} frames of {} points with {}", shape.times, text::shape(&shape.grid), shape.channels.join(", "))
+        format!(
+            "{} frames of {} points with {}",
+            shape.times,
+            text::shape(&shape.grid),
+            shape.channels.join(", ")
+        )
     };
     Err(format!("it has {}, and the training data has {}.", said(eval), said(train)))
 }

@@ -23,7 +23,13 @@ impl Rollout {
     ///
     /// # Errors
     /// What libtorch says.
-    pub fn new(initial: usize, times: usize, channels: usize, grid: &[usize], device: Device) -> Result<Rollout> {
+    pub fn new(
+        initial: usize,
+        times: usize,
+        channels: usize,
+        grid: &[usize],
+        device: Device,
+    ) -> Result<Rollout> {
         let places = places(grid)?.f_to_device(device)?;
         Ok(Rollout { initial, times, channels: channels as i64, places })
     }

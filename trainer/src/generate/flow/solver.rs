@@ -217,7 +217,8 @@ fn face(a: &Cell, b: &Cell, c: &Cell, d: &Cell, gas: Gas, per_width: f64) -> Con
     // Derivatives along the sweep, and means of those across it.
     let normal = per_width * (c.state.normal - b.state.normal);
     let along = per_width * (c.state.along - b.state.along);
-    let [normal_across, along_across] = [0.5 * (b.across[0] + c.across[0]), 0.5 * (b.across[1] + c.across[1])];
+    let [normal_across, along_across] =
+        [0.5 * (b.across[0] + c.across[0]), 0.5 * (b.across[1] + c.across[1])];
     let divergence = normal + along_across;
     let pull = gas.shear * (2.0 * normal - 2.0 / 3.0 * divergence) + gas.bulk * divergence;
     let drag = gas.shear * (normal_across + along);
