@@ -82,11 +82,16 @@ fn a_single_tensor_is_one_channel() {
 fn what_cannot_be_read_is_said_with_file_and_figure() {
     let nan = PdeBench::open(&file("nan.h5")).unwrap();
     let message = nan.read(&Selection::all(nan.shape())).unwrap_err().to_string();
-    assert!(message.contains("nan.h5: `tensor` holds NaN or infinity at [2, 3, 4] (1 of the 120"), "{message}");
+    assert!(
+        message.contains("nan.h5: `tensor` holds NaN or infinity at [2, 3, 4] (1 of the 120"),
+        "{message}"
+    );
     let beside = Selection { time_stride: 2, ..Selection::all(nan.shape()) };
     assert_eq!(nan.read(&beside).unwrap().len(), 72);
     let beyond = Selection { samples: 3..6, ..Selection::all(nan.shape()) };
-    assert!(nan.read(&beyond).unwrap_err().to_string().contains("samples 3 to 6 are wanted, and there are 4"));
+    assert!(
+        nan.read(&beyond).unwrap_err().to_string().contains("samples 3 to 6 are wanted, and there are 4")
+    );
     for (name, parts) in [
         ("no_vy.h5", &["no_vy.h5", "no dataset `Vy`", "density 2×3×4×5", "x-coordinate 4"][..]),
         ("other.h5", &["no dataset `tensor`", "fields/data 4×5"]),

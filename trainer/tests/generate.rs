@@ -71,7 +71,11 @@ fn flow_is_written_as_it_was_computed() {
         let recipe = Compressible { axes, gas, mach: 0.4, resolution: 12, refine: 2, modes: 2, frames };
         for sample in 0..5 {
             let selection = Selection { samples: sample..sample + 1, ..Selection::all(shape) };
-            assert_eq!(set.read(&selection).unwrap(), interleaved(&recipe, 9, sample as u64), "{name} {sample}");
+            assert_eq!(
+                set.read(&selection).unwrap(),
+                interleaved(&recipe, 9, sample as u64),
+                "{name} {sample}"
+            );
         }
         assert_eq!(coordinate(&path, "t-coordinate"), [0.0, 0.1, 0.2, 0.3]);
         let x = coordinate(&path, "x-coordinate");
@@ -80,7 +84,8 @@ fn flow_is_written_as_it_was_computed() {
         let (numbers, channels) = (all(&set), shape.channels.len());
         let frame = shape.elements() / 5 / 4;
         for channel in 0..channels {
-            let moved = (channel..frame).step_by(channels).map(|n| (numbers[n] - numbers[n + 3 * frame]).abs());
+            let moved =
+                (channel..frame).step_by(channels).map(|n| (numbers[n] - numbers[n + 3 * frame]).abs());
             assert!(moved.fold(0.0, f32::max) > 1e-3, "{name} {channel}");
         }
     }
@@ -170,7 +175,8 @@ fn wrong_options_are_said() {
         let said = refused(arguments, dir.path());
         assert!(said.contains(part), "{arguments}: {said}");
     }
-    let help = Command::new(env!("CARGO_BIN_EXE_evenkeel-trainer")).args(["generate", "--help"]).output().unwrap();
+    let help =
+        Command::new(env!("CARGO_BIN_EXE_evenkeel-trainer")).args(["generate", "--help"]).output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     assert!(help.contains("evenkeel-trainer generate cfd1d --output cfd1d.h5"), "{help}");
     let bare = command("darcy").output().unwrap();

@@ -150,12 +150,12 @@ impl Array {
         };
         if dtype.kind() != Kind::Real || dataset.shape.is_empty() {
             let (shape, name) = (text::shape(&dataset.shape), dtype.name());
-            return unusable(format!("an array of real numbers is needed, not shape {shape} and type {name}"));
+            return unusable(format!(
+                "an array of real numbers is needed, not shape {shape} and type {name}"
+            ));
         }
         let (block, data) = match place {
-            Place::Piece(bytes) => {
-                (pieces(&dataset.shape, dtype.bits() / 8), Data::Piece(bytes.clone()))
-            }
+            Place::Piece(bytes) => (pieces(&dataset.shape, dtype.bits() / 8), Data::Piece(bytes.clone())),
             Place::Chunks(cut) => (cut.dims.clone(), Data::chunks(file, cut, &dataset.shape)?),
         };
         Ok(Array {
@@ -250,9 +250,8 @@ impl Array {
     ) {
         let (Some((row, outer)), Some(last)) = (chosen.split_last(), spans.last()) else { return };
         let (from, to) = (steps(dims), steps(counts));
-        let offset = |span: &Span, part: &Part, size: usize, n: usize| {
-            span.index(part.from + n) - part.block * size
-        };
+        let offset =
+            |span: &Span, part: &Part, size: usize, n: usize| span.index(part.from + n) - part.block * size;
         let row_size = self.block.last().copied().unwrap_or(1);
         let mut scratch = vec![0.0f64; row.count];
         let mut numbers = Numbers::new(&outer.iter().map(|part| part.count).collect::<Vec<_>>());

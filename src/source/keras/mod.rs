@@ -13,8 +13,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
-use super::problem::{Checked, rule, unusable};
 use super::hdf5::{self, Dataset, Objects, Place as Stored};
+use super::problem::{Checked, rule, unusable};
 use super::{Contents, Files, Format, LeftOut, OpenOptions, Storage, zip};
 use crate::error::Result;
 use crate::tensors::{Dtype, Tensor};

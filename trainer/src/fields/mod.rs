@@ -101,7 +101,10 @@ impl Shape {
             ));
         }
         if times.is_empty() || times.end > self.times {
-            return data(format!("frames {} to {} are wanted, and there are {}.", times.start, times.end, self.times));
+            return data(format!(
+                "frames {} to {} are wanted, and there are {}.",
+                times.start, times.end, self.times
+            ));
         }
         let selected = selection.shape(self);
         if selected.times < frames {
@@ -155,7 +158,9 @@ mod tests {
         let short = "f.h5: the time axis is too short: of its 21 frames every 5. makes 5, and 11 are needed.";
         assert_eq!(message(&|s| s.time_stride = 5, 11), short);
         assert!(message(&|s| s.time_stride = 0, 1).contains("a stride of 0"));
-        assert!(message(&|s| s.space_stride = 12, 1).contains("of a grid of 16×12 points every 12. leaves fewer"));
+        assert!(
+            message(&|s| s.space_stride = 12, 1).contains("of a grid of 16×12 points every 12. leaves fewer")
+        );
         assert!(message(&|s| s.samples = 2..2, 1).contains("samples 2 to 2"));
     }
 }

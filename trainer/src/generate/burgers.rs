@@ -60,7 +60,7 @@ impl Recipe for Burgers {
 }
 
 /// Steps the means of u over the cells of the unit interval by a time.
-fn advance(u: &mut Vec<f64>, diffusion: f64, time: f64) {
+fn advance(u: &mut [f64], diffusion: f64, time: f64) {
     let per_width = u.len() as f64;
     let mut rest = time;
     while rest > 0.0 {

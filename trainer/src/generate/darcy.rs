@@ -51,18 +51,18 @@ impl Recipe for DarcyFlow {
     /// The medium is constant over the cells that are written; the solution is the mean over each.
     fn sample(&self, mut draws: Draws) -> Result<Vec<Vec<f32>>, String> {
         let (n, fine) = (self.resolution, self.resolution * self.refine);
-        let materials: Vec<f64> = (random_field(&mut draws, n).iter())
-            .map(|value| if *value < 0.0 { LOW } else { HIGH })
-            .collect();
+        let materials: Vec<f64> =
+            (random_field(&mut draws, n).iter()).map(|value| if *value < 0.0 { LOW } else { HIGH }).collect();
         let coefficient: Vec<f64> = (materials.chunks(n))
             .flat_map(|row| {
                 let row = row.iter().flat_map(|a| std::iter::repeat_n(*a, self.refine));
                 std::iter::repeat_n(row, self.refine).flatten()
             })
             .collect();
-        let solution = Darcy::new(fine, &coefficient)
-            .solve(&vec![self.force; fine * fine], TOLERANCE)
-            .map_err(|left| format!("the equations of Darcy flow were solved to a residual of {left:.1e} only"))?;
+        let solution =
+            Darcy::new(fine, &coefficient).solve(&vec![self.force; fine * fine], TOLERANCE).map_err(
+                |left| format!("the equations of Darcy flow were solved to a residual of {left:.1e} only"),
+            )?;
         let mut means = vec![0.0; n * n];
         for (row, values) in solution.chunks(fine).enumerate() {
             let places = means.iter_mut().skip(row / self.refine * n);
@@ -105,9 +105,9 @@ mod tests {
     fn the_field_is_the_same_at_any_resolution() {
         let field = |n| random_field(&mut Draws::new(5, Purpose::Field, 2), n);
         let (coarse, fine) = (field(9), field(27));
-        for cell in 0..81 {
+        for (cell, value) in coarse.iter().enumerate() {
             let (x, y) = (cell / 9 * 3 + 1, cell % 9 * 3 + 1);
-            assert!((coarse[cell] - fine[27 * x + y]).abs() < 1e-12);
+            assert!((value - fine[27 * x + y]).abs() < 1e-12);
         }
         assert!(coarse.iter().any(|v| *v < 0.0) && coarse.iter().any(|v| *v > 0.0));
     }

@@ -217,7 +217,8 @@ mod tests {
             })
             .sum();
         assert!((leaves - 100.0).abs() < 1e-6, "{leaves}");
-        let worst = equations.apply(&found).iter().map(|out| (out - 100.0 / 1600.0).abs()).fold(0.0, f64::max);
+        let worst =
+            equations.apply(&found).iter().map(|out| (out - 100.0 / 1600.0).abs()).fold(0.0, f64::max);
         assert!(worst < 1e-9, "{worst}");
         assert!(found.iter().all(|u| *u > 0.0));
     }

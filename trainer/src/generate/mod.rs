@@ -192,7 +192,8 @@ fn write(recipe: &dyn Recipe, settings: &Settings, path: &Path) -> Result<()> {
     let threads = threads.map_err(|e| Error::Option(format!("threads could not be started: {e}.")))?;
     // Of several samples that fail, the first is named whatever the threads do.
     let done = threads.install(|| {
-        let failed = (0..settings.samples).into_par_iter().with_max_len(1).map(one).find_first(Result::is_err);
+        let failed =
+            (0..settings.samples).into_par_iter().with_max_len(1).map(one).find_first(Result::is_err);
         failed.unwrap_or(Ok(()))
     });
     bar.finish_and_clear();

@@ -21,7 +21,10 @@ impl Side {
             let (a, b) =
                 (2.0 / ((gamma + 1.0) * self.density), (gamma - 1.0) / (gamma + 1.0) * self.pressure);
             let root = (a / (pressure + b)).sqrt();
-            ((pressure - self.pressure) * root, root * (1.0 - 0.5 * (pressure - self.pressure) / (pressure + b)))
+            (
+                (pressure - self.pressure) * root,
+                root * (1.0 - 0.5 * (pressure - self.pressure) / (pressure + b)),
+            )
         } else {
             let power = (gamma - 1.0) / (2.0 * gamma);
             let change = 2.0 * self.sound(gamma) / (gamma - 1.0) * (ratio.powf(power) - 1.0);
@@ -38,7 +41,11 @@ impl Side {
             if speed < self.velocity - sound * factor.sqrt() {
                 return *self;
             }
-            return Side { density: self.density * (ratio + small) / (small * ratio + 1.0), velocity, pressure };
+            return Side {
+                density: self.density * (ratio + small) / (small * ratio + 1.0),
+                velocity,
+                pressure,
+            };
         }
         if speed < self.velocity - sound {
             return *self;

@@ -50,13 +50,15 @@ impl Recipe for Compressible {
     }
 
     fn arrays(&self) -> Vec<Array> {
-        let shape: Vec<usize> =
-            std::iter::once(self.frames.count).chain(std::iter::repeat_n(self.resolution, self.axes)).collect();
+        let shape: Vec<usize> = std::iter::once(self.frames.count)
+            .chain(std::iter::repeat_n(self.resolution, self.axes))
+            .collect();
         CHANNELS.iter().take(2 + self.axes).map(|name| Array::new(name, &shape)).collect()
     }
 
     fn coordinates(&self) -> Vec<Coordinate> {
-        let axes = ["x", "y"].into_iter().take(self.axes).map(|axis| Coordinate::cells(axis, self.resolution));
+        let axes =
+            ["x", "y"].into_iter().take(self.axes).map(|axis| Coordinate::cells(axis, self.resolution));
         std::iter::once(self.frames.coordinate()).chain(axes).collect()
     }
 
@@ -163,7 +165,8 @@ mod tests {
                 let mean = |n: usize| channels[n][..points].iter().sum::<f32>() / points as f32;
                 assert!((0.7..=1.3).contains(&mean(0)) && (0.7..=1.3).contains(&mean(1)));
                 let sound = (5.0 / 3.0 * mean(1) / mean(0)).sqrt();
-                let fastest = channels[2..].iter().flat_map(|c| &c[..points]).fold(0.0f32, |m, v| m.max(v.abs()));
+                let fastest =
+                    channels[2..].iter().flat_map(|c| &c[..points]).fold(0.0f32, |m, v| m.max(v.abs()));
                 assert!(fastest > 0.05 * sound && fastest <= 0.5 * sound, "{fastest} {sound}");
             }
         }
@@ -174,7 +177,8 @@ mod tests {
     fn finer_cells_come_to_the_same_flow() {
         for (axes, resolution) in [(1, 32), (2, 16)] {
             let density = |refine: usize| {
-                let channels = set(axes, resolution, refine).sample(Draws::new(3, Purpose::Field, 1)).unwrap();
+                let channels =
+                    set(axes, resolution, refine).sample(Draws::new(3, Purpose::Field, 1)).unwrap();
                 let last = channels[0].len() / 3 * 2;
                 channels[0][last..].to_vec()
             };

@@ -58,7 +58,8 @@ pub fn hllc(left: &Primitive, right: &Primitive, gamma: f64) -> Conserved {
     // Mass through the outer waves, and the speed of the contact between them.
     let (through_left, through_right) =
         (left.density * (slowest - left.normal), right.density * (fastest - right.normal));
-    let contact = (right.pressure - left.pressure + left.normal * through_left - right.normal * through_right)
+    let contact = (right.pressure - left.pressure + left.normal * through_left
+        - right.normal * through_right)
         / (through_left - through_right);
     let (side, density, wave, through) = if contact >= 0.0 {
         (left, &from, slowest, through_left)
@@ -84,7 +85,10 @@ fn speeds(left: &Primitive, right: &Primitive, from: &Conserved, to: &Conserved,
     let total = mean(enthalpy(left, from), enthalpy(right, to));
     let square = (gamma - 1.0) * (total - 0.5 * (normal * normal + along * along));
     let sound = square.max(0.0).sqrt();
-    ((left.normal - left.sound(gamma)).min(normal - sound), (right.normal + right.sound(gamma)).max(normal + sound))
+    (
+        (left.normal - left.sound(gamma)).min(normal - sound),
+        (right.normal + right.sound(gamma)).max(normal + sound),
+    )
 }
 
 #[cfg(test)]
