@@ -146,9 +146,9 @@ struct Course {
     /// Frames, the start included
     #[arg(long, value_name = "N", default_value_t = 21, value_parser = clap::value_parser!(u32).range(2..=10_000))]
     frames: u32,
-    /// The highest wave number of the initial fields
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    modes: u32,
+    /// The highest wave number of the initial fields [default: 4; 2 on two axes, where more would not last]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    modes: Option<u32>,
 }
 
 /// What every set has.
@@ -191,7 +191,7 @@ impl Set {
                     viscosity: at_least_zero("--nu", set.nu)?,
                     resolution: set.resolution as usize,
                     refine: set.common.refine as usize,
-                    modes: set.course.modes(set.resolution)?,
+                    modes: set.course.modes(4, set.resolution)?,
                     frames: set.course.frames(set.end)?,
                 };
                 (Box::new(recipe), set.common.settings())
@@ -226,7 +226,7 @@ fn compressible(
         mach: at_least_zero("--mach", mach)?,
         resolution: resolution as usize,
         refine: common.refine as usize,
-        modes: course.modes(resolution)?,
+        modes: course.modes(if axes == 1 { 4 } else { 2 }, resolution)?,
         frames: course.frames(end)?,
     })
 }
@@ -240,16 +240,16 @@ impl Course {
     }
 
     /// A wave needs some points to be one.
-    fn modes(&self, resolution: u32) -> Result<u64> {
-        if 4 * self.modes > resolution {
+    fn modes(&self, default: u32, resolution: u32) -> Result<u64> {
+        let modes = self.modes.unwrap_or(default);
+        let least = 4 * modes;
+        if resolution < least {
             bail!(
-                "--modes {} needs a --resolution of at least {}, four points for the shortest wave; {resolution} is \
-                 given.",
-                self.modes,
-                4 * self.modes
+                "--modes {modes} needs a --resolution of at least {least}, four points for the shortest wave; \
+                 {resolution} is given."
             );
         }
-        Ok(u64::from(self.modes))
+        Ok(u64::from(modes))
     }
 }
 

@@ -163,7 +163,7 @@ fn nothing_is_written_over() {
 fn wrong_options_are_said() {
     let dir = tempfile::tempdir().unwrap();
     for (arguments, part) in [
-        ("cfd1d --eta -1", "--eta"),
+        ("cfd1d --eta=-1", "--eta is a number of at least 0"),
         ("cfd2d --mach inf", "--mach is a number of at least 0"),
         ("burgers --end 0", "--end is a time above 0"),
         ("burgers --resolution 16 --modes 5", "--modes 5 needs a --resolution of at least 20"),

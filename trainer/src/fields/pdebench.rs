@@ -37,7 +37,7 @@ enum Layout {
     /// One array for each channel, [N, T, X(, Y)].
     Channels(Vec<Array>),
     /// The coefficient [N, X, Y] and the solution [N, 1, X, Y].
-    Darcy([Array; 2]),
+    Darcy(Box<[Array; 2]>),
 }
 
 impl PdeBench {
@@ -99,7 +99,8 @@ impl Opened<'_> {
         let mut arrays = vec![density];
         for name in FLOW.iter().take(2 + grid.len()).skip(1) {
             let array = self.array(name)?;
-            self.agree(array.shape() == arrays_shape(&arrays), &array, &arrays)?;
+            let agree = arrays.first().is_some_and(|first| first.shape() == array.shape());
+            self.agree(agree, &array, &arrays)?;
             arrays.push(array);
         }
         let channels = arrays.iter().map(|array| array.name().to_owned()).collect();
@@ -123,7 +124,7 @@ impl Opened<'_> {
         };
         self.agree(tensor.shape() == [samples, 1, x, y], &tensor, std::slice::from_ref(&nu))?;
         let channels = vec![TENSOR.to_owned()];
-        Ok((Shape { samples, times: 2, grid: vec![x, y], channels }, Layout::Darcy([nu, tensor])))
+        Ok((Shape { samples, times: 2, grid: vec![x, y], channels }, Layout::Darcy(Box::new([nu, tensor]))))
     }
 
     /// Samples, times and grid of an array [N, T, X(, Y)].
@@ -152,10 +153,6 @@ impl Opened<'_> {
     }
 }
 
-fn arrays_shape(arrays: &[Array]) -> &[usize] {
-    arrays.first().map(Array::shape).unwrap_or_default()
-}
-
 impl Source for PdeBench {
     fn path(&self) -> &Path {
         &self.path
@@ -182,8 +179,9 @@ impl Source for PdeBench {
                 }
                 Ok(out)
             }
-            Layout::Darcy([nu, tensor]) => {
-                self.read_pairs(nu, tensor, samples, times, &space.collect::<Vec<_>>())
+            Layout::Darcy(arrays) => {
+                let space: Vec<Span> = space.collect();
+                self.read_pairs(arrays, samples, times, &space)
             }
         }
     }
@@ -193,8 +191,7 @@ impl PdeBench {
     /// Frame 0 is the coefficient, frame 1 the solution.
     fn read_pairs(
         &self,
-        nu: &Array,
-        tensor: &Array,
+        [nu, tensor]: &[Array; 2],
         samples: Span,
         times: Span,
         space: &[Span],

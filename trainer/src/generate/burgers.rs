@@ -5,11 +5,8 @@
 
 use super::flow::slope;
 use super::waves::Waves;
-use super::{Array, Coordinate, Frames, Recipe, Value};
+use super::{Array, Coordinate, Frames, Recipe, Value, step};
 use crate::random::Draws;
-
-/// The part of the largest stable step that is taken.
-const COURANT: f64 = 0.4;
 
 /// How a set is made.
 #[derive(Clone, Debug)]
@@ -63,13 +60,12 @@ impl Recipe for Burgers {
 }
 
 /// Steps the means of u over the cells of the unit interval by a time.
-fn advance(u: &mut Vec<f64>, diffusion: f64, time: f64) {
+fn advance(u: &mut [f64], diffusion: f64, time: f64) {
     let per_width = u.len() as f64;
     let mut rest = time;
     while rest > 0.0 {
         let speed = u.iter().fold(0.0f64, |most, u| most.max(u.abs()));
-        let limit = COURANT / (speed * per_width + 2.0 * diffusion * per_width * per_width);
-        let step = if rest <= limit { rest } else { limit.min(0.5 * rest) };
+        let step = step(rest, speed * per_width, 2.0 * diffusion * per_width * per_width);
         let first = euler(u, diffusion, step);
         let second = euler(&first, diffusion, step);
         u.iter_mut().zip(second).for_each(|(u, second)| *u = 0.5 * (*u + second));

@@ -21,9 +21,9 @@ pub const GAMMA: f64 = 5.0 / 3.0;
 const CHANNELS: [&str; 4] = ["density", "pressure", "Vx", "Vy"];
 
 /// Density and pressure: a uniform background drawn from this range, …
-const BACKGROUND: (f64, f64) = (0.5, 1.5);
+const BACKGROUND: (f64, f64) = (0.75, 1.25);
 /// … and waves whose height, as a part of it, is drawn from this one.
-const CONTRAST: (f64, f64) = (0.1, 0.5);
+const CONTRAST: (f64, f64) = (0.1, 0.4);
 
 /// How a set is made.
 #[derive(Clone, Debug)]
@@ -163,7 +163,7 @@ mod tests {
                 let points = 16usize.pow(axes as u32);
                 assert!(channels.iter().all(|channel| channel.len() == 3 * points));
                 let mean = |n: usize| channels[n][..points].iter().sum::<f32>() / points as f32;
-                assert!((0.5..=1.5).contains(&mean(0)) && (0.5..=1.5).contains(&mean(1)));
+                assert!((0.7..=1.3).contains(&mean(0)) && (0.7..=1.3).contains(&mean(1)));
                 let sound = (5.0 / 3.0 * mean(1) / mean(0)).sqrt();
                 let fastest =
                     channels[2..].iter().flat_map(|c| &c[..points]).fold(0.0f32, |m, v| m.max(v.abs()));
