@@ -29,7 +29,8 @@ fn main() -> anyhow::Result<()> {
     let init = Init { kind: OperatorKind::Fno2d, width: 20, modes: 12, features: 32, levels: 4 };
     let config = Config::new(&init, INITIAL * CHANNELS, CHANNELS);
     let network = Network::random(config, 13, device)?;
-    let grid = [points as usize; 2];
+    let axis: Vec<f32> = (0..points).map(|point| point as f32 / points as f32).collect();
+    let grid = [axis.clone(), axis];
     let rollout = Rollout::new(INITIAL, FRAMES as usize, CHANNELS, &grid, device)?;
 
     let shape = [EXAMPLES, FRAMES, points, points, CHANNELS as i64];

@@ -16,7 +16,7 @@ use crate::pde::Pde;
 use crate::picture;
 use crate::summary::{self, Summary};
 use crate::text::Text;
-use crate::training::{self, Balancer, Finished, Problem, Run, Setting, steps_per_epoch};
+use crate::training::{self, Balancer, Finished, Parameter, Problem, Run, Setting, steps_per_epoch};
 
 /// Does what the options ask for; whether the target was reached, or none was given.
 ///
@@ -184,12 +184,12 @@ fn plan(
         rate.steps,
         rate.warmup_steps
     );
-    let parameters: usize = problem.parameters().iter().map(|parameter| parameter.tensor.numel()).sum();
-    println!(
-        "{:.1} million parameters, on {device:?}.\n{}",
-        parameters as f64 / 1e6,
-        problem.memory(options).sentence()
-    );
+    let parameters: usize = problem.parameters().iter().map(Parameter::numbers).sum();
+    let parameters = match parameters {
+        1_000_000.. => format!("{:.1} million", parameters as f64 / 1e6),
+        _ => parameters.to_string(),
+    };
+    println!("{parameters} parameters, on {device:?}.\n{}", problem.memory(options).sentence());
     Ok(())
 }
 

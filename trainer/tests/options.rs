@@ -4,12 +4,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::LazyLock;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
+
+mod common;
+use common::{EVENKEEL, ended};
 
 const WORDS: &str = "a the film plot cast score is was very not wonderful dreadful fine weak great poor long short one \
                      two three four five six seven eight nine ten";
@@ -17,16 +19,6 @@ const WORDS: &str = "a the film plot cast score is was very not wonderful dreadf
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures")
 }
-
-/// The program that a user calls: as new as this test, wherever it was built.
-static EVENKEEL: LazyLock<PathBuf> = LazyLock::new(|| {
-    let arguments = ["build", "--quiet", "--package", "evenkeel", "--bin", "evenkeel"];
-    let built = Command::new(env!("CARGO")).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).status();
-    assert!(built.unwrap().success());
-    // Beside the trainer, or in the folder of the dev profile next to its own.
-    let profile = Path::new(env!("CARGO_BIN_EXE_evenkeel-trainer")).parent().unwrap();
-    profile.with_file_name("debug").join("evenkeel")
-});
 
 const HIDDEN: usize = 64;
 const LAYERS: usize = 3;
@@ -170,13 +162,6 @@ impl Place {
 }
 
 const USUAL: &str = "--train train.jsonl --eval train.jsonl --batch 8 --epochs 2 --lr 2e-3 --keep last";
-
-fn ended(output: Output, code: i32) -> String {
-    let text =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    text
-}
 
 fn losses(log: &[Value]) -> Vec<f64> {
     log.iter().map(|record| record["loss"].as_f64().unwrap()).collect()

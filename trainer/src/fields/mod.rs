@@ -32,6 +32,11 @@ pub trait Source: Send + Sync {
     /// What there is.
     fn shape(&self) -> &Shape;
 
+    /// The coordinates of the points along each axis; `None` where the file has none.
+    fn coordinates(&self) -> Option<&[Vec<f32>]> {
+        None
+    }
+
     /// The selected part, [samples, times, X(, Y), channels] in row-major order.
     ///
     /// # Errors

@@ -30,6 +30,8 @@ pub struct PdeBench {
     path: PathBuf,
     shape: Shape,
     layout: Layout,
+    /// Of each axis; those of a file that has them for some axes only are not taken.
+    coordinates: Option<Vec<Vec<f32>>>,
 }
 
 #[derive(Debug)]
@@ -60,7 +62,8 @@ impl PdeBench {
         if shape.elements() == 0 {
             return Err(opened.error("its datasets hold no elements.".to_owned()));
         }
-        Ok(PdeBench { path: path.to_path_buf(), shape, layout })
+        let coordinates = opened.coordinates(&shape.grid)?;
+        Ok(PdeBench { path: path.to_path_buf(), shape, layout, coordinates })
     }
 }
 
@@ -90,6 +93,24 @@ impl Opened<'_> {
              Vy), Darcy flow has nu and tensor, and other sets have tensor.",
             if there.is_empty() { "none at all".to_owned() } else { there.join(", ") }
         )))
+    }
+
+    /// `x-coordinate` (and `y-coordinate`), a number for each point.
+    fn coordinates(&self, grid: &[usize]) -> Result<Option<Vec<Vec<f32>>>> {
+        let mut all = Vec::with_capacity(grid.len());
+        for (axis, points) in ["x", "y"].into_iter().zip(grid) {
+            let Some(array) = self.file.array(&format!("{axis}-coordinate"))? else { return Ok(None) };
+            if array.shape() != [*points] {
+                return Err(self.error(format!(
+                    "`{}` has the shape {}, and the grid {} points along this axis.",
+                    array.name(),
+                    text::shape(array.shape()),
+                    points
+                )));
+            }
+            all.push(array.read(&[Span::every(1, 0..*points)])?);
+        }
+        Ok(Some(all))
     }
 
     /// Compressible flow: the arrays' rank says on how many axes.
@@ -160,6 +181,10 @@ impl Source for PdeBench {
 
     fn shape(&self) -> &Shape {
         &self.shape
+    }
+
+    fn coordinates(&self) -> Option<&[Vec<f32>]> {
+        self.coordinates.as_deref()
     }
 
     fn read(&self, selection: &Selection) -> Result<Vec<f32>> {

@@ -70,6 +70,17 @@ impl Trajectories {
         &self.shape
     }
 
+    /// The coordinates of the points along each axis: the file's, or else i/n of n points.
+    pub fn coordinates(&self) -> Vec<Vec<f32>> {
+        let even = |points: &usize| (0..*points).map(|point| point as f32 / *points as f32).collect();
+        match self.source.coordinates() {
+            Some(axes) => {
+                axes.iter().map(|axis| axis.iter().copied().step_by(self.strides.space).collect()).collect()
+            }
+            None => self.shape.grid.iter().map(even).collect(),
+        }
+    }
+
     /// The number of a sample in its file.
     pub fn number(&self, place: usize) -> Option<usize> {
         self.samples.get(place).copied()

@@ -62,8 +62,7 @@ impl Network {
 
     /// The number of parameters, a complex one counted once.
     pub fn size(&self) -> usize {
-        let of = |parameter: &Parameter| parameter.tensor.numel() / if parameter.is_complex { 2 } else { 1 };
-        self.parameters.iter().map(of).sum()
+        self.parameters.iter().map(Parameter::numbers).sum()
     }
 
     /// The next state: [examples, points…, inputs] → [examples, points…, outputs]. `places` are the coordinates

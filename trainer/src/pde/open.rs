@@ -75,7 +75,7 @@ impl Pde {
             text::shape(&shape.grid),
             shape.channels.join(", ")
         ));
-        let rollout = Rollout::new(initial, shape.times, shape.channels.len(), &shape.grid, device)?;
+        let rollout = Rollout::new(initial, shape.times, shape.channels.len(), &train.coordinates(), device)?;
         Ok((Pde { network, train, eval, rollout, pictures: data.pictures, device }, notes))
     }
 }

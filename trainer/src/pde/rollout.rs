@@ -19,7 +19,8 @@ pub struct Rollout {
 }
 
 impl Rollout {
-    /// For trajectories of so many frames and channels on a grid; the first `initial` frames are given.
+    /// For trajectories of so many frames and channels on a grid with these coordinates along its axes; the first
+    /// `initial` frames are given.
     ///
     /// # Errors
     /// What libtorch says.
@@ -27,10 +28,10 @@ impl Rollout {
         initial: usize,
         times: usize,
         channels: usize,
-        grid: &[usize],
+        coordinates: &[Vec<f32>],
         device: Device,
     ) -> Result<Rollout> {
-        let places = places(grid)?.f_to_device(device)?;
+        let places = places(coordinates)?.f_to_device(device)?;
         Ok(Rollout { initial, times, channels: channels as i64, places })
     }
 
@@ -87,12 +88,8 @@ impl Rollout {
     }
 }
 
-/// The coordinates of the points of a grid over [0, 1), [points…, axes].
-fn places(grid: &[usize]) -> Result<Tensor> {
-    let axis = |points: &usize| {
-        let places: Vec<f32> = (0..*points).map(|point| point as f32 / *points as f32).collect();
-        Tensor::f_from_slice(&places)
-    };
-    let axes = grid.iter().map(axis).collect::<Result<Vec<_>, _>>()?;
+/// The coordinates of the points of a grid, [points…, axes], from those of its axes.
+fn places(coordinates: &[Vec<f32>]) -> Result<Tensor> {
+    let axes = coordinates.iter().map(|axis| Tensor::f_from_slice(axis)).collect::<Result<Vec<_>, _>>()?;
     Ok(Tensor::f_stack(&Tensor::f_meshgrid_indexing(&axes, "ij")?, -1)?)
 }

@@ -27,6 +27,11 @@ pub struct Parameter {
 }
 
 impl Parameter {
+    /// How many numbers it has, a complex one counted once.
+    pub fn numbers(&self) -> usize {
+        self.tensor.numel() / if self.is_complex { 2 } else { 1 }
+    }
+
     /// Type and shape in a checkpoint.
     pub fn stored(&self) -> (Dtype, Vec<usize>) {
         let mut shape: Vec<usize> =
