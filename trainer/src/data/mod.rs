@@ -20,7 +20,7 @@ mod tokenizer;
 
 pub use examples::{Batch, Examples};
 pub use labels::{Labels, Targets};
-pub use language::PromptedExample;
+pub use language::{Asked, Dialogues, Prompted, PromptedExample, Query};
 pub use prepare::{Prepared, Sources, prepare};
 pub use readers::read;
 pub use table::{Cell, Column, Columns, Table};

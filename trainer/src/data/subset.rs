@@ -1,5 +1,7 @@
 //! Which rows are used: a part of the training set, and a part held back for evaluation.
 
+use evenkeel::rebalance::options;
+
 use super::labels::Targets;
 use crate::error::{Error, Result};
 use crate::random::{Draws, Purpose};
@@ -13,6 +15,16 @@ pub enum Choice {
     Random,
     /// Any, by the seed, with the classes in their proportions (regression: as `Random`).
     Stratified,
+}
+
+impl From<options::Choice> for Choice {
+    fn from(choice: options::Choice) -> Choice {
+        match choice {
+            options::Choice::First => Choice::First,
+            options::Choice::Random => Choice::Random,
+            options::Choice::Stratified => Choice::Stratified,
+        }
+    }
 }
 
 /// ⌊N·ratio⌋ of the rows, in rising order.
