@@ -97,6 +97,8 @@ pub struct Columns {
 pub struct Defaults {
     /// The highest base learning rate.
     pub peak: f64,
+    /// The same where adapters of low rank are trained.
+    pub lora_peak: f64,
     /// Examples in a batch.
     pub batch: usize,
     /// Passes over the training examples.
@@ -125,6 +127,7 @@ impl Default for Defaults {
 impl Defaults {
     const PAPER: Defaults = Defaults {
         peak: 2e-5,
+        lora_peak: 4e-4,
         batch: 16,
         epochs: 10,
         warmup: 0.06,

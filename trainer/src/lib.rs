@@ -8,11 +8,13 @@
 //! files ────── data, fields ──────┘
 //! ```
 
+pub mod base;
 pub mod data;
 pub mod error;
 pub mod fields;
 mod files;
 pub mod generate;
+pub mod language;
 pub mod memory;
 pub mod model;
 pub mod operators;

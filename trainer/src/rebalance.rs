@@ -9,6 +9,7 @@ use evenkeel::{Checkpoint, OpenOptions, Report, Silent, analyze};
 use tch::{Cuda, Device};
 
 use crate::error::{Error, Result};
+use crate::language::Language;
 use crate::memory;
 use crate::optimizer::{AdafactorSettings, AdamSettings, Optimizer, SamSettings, Settings, SgdSettings};
 use crate::output::Output;
@@ -80,6 +81,10 @@ pub fn open(options: &Options, device: Device) -> Result<(Box<dyn Problem>, Vec<
             let (text, notes) = Text::open(options, data, device)?;
             Ok((Box::new(text), notes))
         }
+        Data::Language(data) => {
+            let (language, notes) = Language::open(options, data, device)?;
+            Ok((Box::new(language), notes))
+        }
         Data::Fields(data) => {
             let (pde, notes) = Pde::open(options, data, device)?;
             Ok((Box::new(pde), notes))
@@ -127,8 +132,7 @@ fn conclude(
     output: &Output,
 ) -> Result<bool> {
     output.install(&finished.model)?;
-    let checkpoint = Checkpoint::open(output.directory(), &OpenOptions::default())?;
-    let after = analyze(&checkpoint, &balance.analysis, &Silent)?;
+    let after = analyze(&result(options, output)?, &balance.analysis, &Silent)?;
     let details = problem.examine(output.directory(), &output.samples())?;
     let summary = Summary::new(options, finished, details, before, &after);
     let json =
@@ -144,6 +148,20 @@ fn conclude(
         println!("Samples are drawn in {}: truth, prediction, difference.", output.samples().display());
     }
     Ok(options.stop.target.is_none() || finished.stopped.reached_target())
+}
+
+/// The result as anybody else would open it: a model, or an adapter on its base.
+fn result(options: &Options, output: &Output) -> Result<Checkpoint> {
+    let adapter = options.lora.as_ref().filter(|lora| !lora.merge);
+    let (Some(base), Some(lora)) = (&options.model, adapter) else {
+        return Ok(Checkpoint::open(output.directory(), &OpenOptions::default())?);
+    };
+    let options_of_base = OpenOptions {
+        adapters: vec![output.directory().to_path_buf()],
+        adapter_scale: Some(lora.spectral_scale()),
+        ..OpenOptions::default()
+    };
+    Ok(Checkpoint::open(base, &options_of_base)?)
 }
 
 /// What is trained on what, in a line.

@@ -2,19 +2,20 @@
 
 use std::path::Path;
 
+use evenkeel::Checkpoint;
 use evenkeel::balance::Better;
 use evenkeel::rebalance::options::{self, Options};
 use evenkeel::rebalance::presets::{MetricName, Preset};
 use evenkeel::source::ModelConfig;
 use tch::{Device, Kind, Tensor};
 
-use crate::data::subset::Choice;
-use crate::data::{Column, Columns, Examples, Labels, Prepared, Sources, Targets, TextTokenizer, prepare};
+use crate::base::Base;
+use crate::data::{Column, Columns, Examples, Labels, Prepared, Sources, Targets, prepare};
 use crate::error::{Error, Result};
 use crate::memory::{self, Batch, Need};
-use crate::model::{self, Directory, Pretrained, Task};
+use crate::model::{self, Pretrained, Task};
 use crate::score::{self, Outputs, argmax};
-use crate::training::{Mode, Parameter, Problem, Score};
+use crate::training::{Mode, Parameter, Problem, Score, Update};
 
 /// Examples of an evaluation batch: no gradients are kept, so that it may be larger than one of training.
 const EVALUATION_BATCH: usize = 64;
@@ -36,24 +37,9 @@ impl Text {
     /// # Errors
     /// Whatever does not fit, before anything is trained.
     pub fn open(options: &Options, data: &options::TextData, device: Device) -> Result<(Text, Vec<String>)> {
-        let model = options.model.as_deref();
-        let model = model.ok_or_else(|| Error::Option("texts need a model to start from.".to_owned()))?;
-        let directory = Directory::open(model)?;
-        let longest = directory.config().max_length();
-        if data.max_length > longest {
-            return Err(Error::Option(format!(
-                "the model takes at most {longest} tokens: --max-length {longest}."
-            )));
-        }
-        let tokenizer = TextTokenizer::open(directory.path())?;
-        let Prepared { train, eval, labels, mut notes } = read(data, &directory, &tokenizer, options)?;
-        let vocabulary = directory.config().vocabulary;
-        let largest = train.tokens().largest_id().max(eval.tokens().largest_id());
-        if usize::try_from(largest).map_or(true, |id| id >= vocabulary) {
-            return Err(Error::Option(format!(
-                "the tokenizer gives token {largest}, but the model knows {vocabulary}: they do not belong together."
-            )));
-        }
+        let base = Base::open(options, data.max_length)?;
+        let Prepared { train, eval, labels, mut notes } = read(data, &base, options)?;
+        base.check_tokens(train.tokens().largest_id().max(eval.tokens().largest_id()))?;
         let metrics = data.metrics.clone();
         for metric in &metrics {
             score::suits(*metric, data.regression, labels.outputs())?;
@@ -62,21 +48,9 @@ impl Text {
             Labels::Classes(names) => Task::Classes(names.clone()),
             Labels::Regression => Task::Regression,
         };
-        let settings = model::Settings {
-            device,
-            seed: options.training.seed,
-            new_head: false,
-            recompute: options.training.checkpointing,
-            bf16: options.training.bf16,
-        };
-        let config = directory.checkpoint().config().cloned();
-        let pretrained = directory.load(&task, settings)?;
-        if !pretrained.initialised().is_empty() {
-            notes.push(format!(
-                "The checkpoint has no head for this task; these begin at random: {}.",
-                pretrained.initialised().join(", ")
-            ));
-        }
+        let config = base.directory.checkpoint().config().cloned();
+        let (pretrained, more) = base.load(options, &task, device)?;
+        notes.extend(more);
         Ok((Text { pretrained, config, train, eval, labels, metrics, device }, notes))
     }
 
@@ -89,19 +63,15 @@ impl Text {
             ids: batch.ids,
             mask: padded.then_some(batch.mask),
             token_types: Some(batch.types),
+            places: None,
         };
         Ok((self.pretrained.model().logits(&inputs, mode)?, batch.labels))
     }
 }
 
 /// Reads the data by the columns that were named, or else by those that usual releases have.
-fn read(
-    data: &options::TextData,
-    directory: &Directory,
-    tokenizer: &TextTokenizer,
-    options: &Options,
-) -> Result<Prepared> {
-    let configured = match directory.task() {
+fn read(data: &options::TextData, base: &Base, options: &Options) -> Result<Prepared> {
+    let configured = match base.directory.task() {
         Some(Task::Classes(names)) => names.clone(),
         _ => Vec::new(),
     };
@@ -116,16 +86,11 @@ fn read(
             configured: &configured,
             regression: data.regression,
             ratio: data.subsample.ratio,
-            choice: match data.subsample.choice {
-                options::Choice::First => Choice::First,
-                options::Choice::Random => Choice::Random,
-                options::Choice::Stratified => Choice::Stratified,
-                options::Choice::Stride => Choice::Stride,
-            },
+            choice: data.subsample.choice.into(),
             seed: options.training.seed,
             max_length: data.max_length,
         };
-        match prepare(&sources, tokenizer) {
+        match prepare(&sources, &base.tokenizer) {
             // Only a column that is not there is a reason to look for others.
             Err(error @ Error::Column { .. }) => first = first.or(Some(error)),
             other => return other,
@@ -171,6 +136,14 @@ impl Problem for Text {
         self.config.clone()
     }
 
+    fn updates(&self) -> &[Update] {
+        &self.pretrained.model().trained().updates
+    }
+
+    fn weights(&self, only: Option<&[&str]>) -> Result<Checkpoint> {
+        self.pretrained.weights(only)
+    }
+
     fn examples(&self) -> usize {
         self.train.len()
     }
@@ -184,10 +157,11 @@ impl Problem for Text {
         let batch = Batch {
             examples: options.training.batch.min(tokens.len()),
             length: (0..tokens.len()).map(|row| tokens.length(row)).max().unwrap_or(0),
+            places: 0,
             on_gpu: self.device.is_cuda(),
         };
-        let parameters = self.parameters().iter().map(|parameter| parameter.tensor.numel()).sum();
-        memory::need(options, self.pretrained.source().config(), parameters, batch)
+        let sizes = memory::Sizes::of(&self.pretrained);
+        memory::need(&options.optimizer, &options.training, &sizes, batch)
     }
 
     fn loss(&self, examples: &[usize]) -> Result<Tensor> {

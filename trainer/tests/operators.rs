@@ -16,7 +16,7 @@ use evenkeel_trainer::training::Problem;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
-mod common;
+mod trajectories;
 
 /// Of losses, gradients and errors, in single precision.
 const TOLERANCE: f64 = 1e-4;
@@ -48,7 +48,7 @@ fn reference(name: &str) -> Pde {
     let set = if name.ends_with("1d") { "flow1d.h5" } else { "flow2d.h5" };
     let data = fields(fixtures().join("fields").join(set));
     let model = fixtures().join(format!("operators/{name}.pt"));
-    let options = common::options(Some(model), Path::new("unused"), data.clone());
+    let options = trajectories::options(Some(model), Path::new("unused"), data.clone());
     Pde::open(&options, &data, Device::Cpu).unwrap().0
 }
 

@@ -15,7 +15,8 @@ use evenkeel_trainer::rebalance::rebalance;
 use evenkeel_trainer::training::INTERRUPTED;
 use serde_json::Value;
 
-mod common;
+mod place;
+mod trajectories;
 
 /// The flag of Ctrl-C is one for the process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -49,10 +50,10 @@ impl Place {
 
     /// Runs `evenkeel rebalance`, wants an exit code, and gives what it printed.
     fn run(&self, arguments: &str, code: i32) -> String {
-        let mut command = Command::new(&*common::EVENKEEL);
+        let mut command = Command::new(&*place::EVENKEEL);
         command.current_dir(self.0.path()).env("EVENKEEL_TRAINER", env!("CARGO_BIN_EXE_evenkeel-trainer"));
         command.args(["rebalance", "--threads", "1", "--quiet"]).args(arguments.split_whitespace());
-        common::ended(command.output().unwrap(), code)
+        place::ended(command.output().unwrap(), code)
     }
 
     fn report(&self, output: &str) -> Value {
@@ -114,12 +115,12 @@ fn darcy_flow_is_learned() {
     let best = log.iter().filter_map(|r| r["scores"][0][1].as_f64()).fold(f64::INFINITY, f64::min);
     assert_eq!(best, after);
     // An audit by anybody else shows the same.
-    let output = Command::new(&*common::EVENKEEL)
+    let output = Command::new(&*place::EVENKEEL)
         .arg("analyze")
         .arg(place.path("out"))
         .args(["--format", "json"])
         .output();
-    let audit: Value = serde_json::from_str(&common::ended(output.unwrap(), 0)).unwrap();
+    let audit: Value = serde_json::from_str(&place::ended(output.unwrap(), 0)).unwrap();
     assert_eq!(audit["matrices"], report["spectra_after"]["matrices"]);
     assert_eq!(audit["summary"]["alpha_std"], report["alpha_std_after"]);
     // And training goes on from it, with other data of the kind.
@@ -190,7 +191,7 @@ fn options(output: &Path) -> Options {
         subsample: Subsample { ratio: 1.0, choice: Choice::Stride },
         pictures: 1,
     };
-    common::options(None, output, data)
+    trajectories::options(None, output, data)
 }
 
 /// Ctrl-C after the first step, then --resume: weights and running means are those of a run that nobody disturbed.

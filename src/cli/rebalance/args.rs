@@ -8,13 +8,15 @@ use clap::{Args, ValueEnum};
 use evenkeel::Settings;
 use evenkeel::balance::{Gain, Mapping, Measure, Target};
 use evenkeel::rebalance::options::{
-    Balance, Choice, Data, Interval, Keep, Options, Stop, Subsample, TextData, Training,
+    Balance, Choice, Data, Interval, LanguageData, Options, Stop, Subsample, TextData,
 };
 use evenkeel::rebalance::presets::{Defaults, MetricName, PRESETS, Preset};
 
 use super::super::args::Fit;
 use super::fields::FieldArgs;
+use super::lora::LoraArgs;
 use super::optimizer::OptimizerArgs;
+use super::training::TrainingArgs;
 use super::values::{fraction, gain, interval, pair, positive};
 
 const EXAMPLES: &str = "\
@@ -25,6 +27,9 @@ Examples:
   # The paper's recipe for a GLUE task, on half a per cent of the data
   evenkeel rebalance roberta-base --preset qnli --train train.parquet --eval validation.parquet \\
       --subsample 0.005 --s 1 --output out
+
+  # Adapters of rank 8 in place of the weights, as PEFT saves them
+  evenkeel rebalance roberta-base --preset sst2 --train train.tsv --lora 8 --output adapter
 
   # A neural operator on PDEBench's compressible flow, every second point and fifth frame, a tenth of the data
   evenkeel rebalance --init fno2d --train 2D_CFD.hdf5 --reduce-space 2 --reduce-time 5 --subsample 0.1 \\
@@ -38,8 +43,8 @@ Examples:
 
 Exit codes: 0 the target was reached, or none was given; 1 the target was not reached; 2 an error.";
 
-/// Train with layer-wise learning rates until blocks or layers are more evenly trained: text classifiers, neural
-/// operators
+/// Train with layer-wise learning rates until blocks or layers are more evenly trained: text classifiers, language
+/// models, neural operators
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RebalanceOptions {
@@ -60,6 +65,8 @@ pub struct RebalanceOptions {
     pub fit: Fit,
     #[command(flatten)]
     optimizer: OptimizerArgs,
+    #[command(flatten)]
+    lora: LoraArgs,
     #[command(flatten)]
     training: TrainingArgs,
     #[command(flatten)]
@@ -103,6 +110,12 @@ pub(super) struct DataArgs {
     /// Column of the label [default: the preset's, else label]
     #[arg(long, value_name = "COLUMN")]
     label: Option<String>,
+    /// Column of the prompt of a language model, which learns --answer alone
+    #[arg(long, value_name = "COLUMN", requires = "answer", conflicts_with_all = ["text", "text_pair", "label", "preset", "regression", "metric"])]
+    prompt: Option<String>,
+    /// Column of the answer; with --labels evaluations choose among these
+    #[arg(long, value_name = "COLUMN", requires = "prompt")]
+    answer: Option<String>,
     /// The labels in the order of their numbers [default: the preset's, the model's, or those that occur]
     #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
     labels: Vec<String>,
@@ -188,50 +201,6 @@ enum WaitName {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Training")]
-struct TrainingArgs {
-    /// Passes over the training examples [default: 10; 500 for fields]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    epochs: Option<u64>,
-    /// Examples in a batch [default: 16; 20 for fields]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    batch: Option<u32>,
-    /// Batches whose gradients are added up for one step
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    accumulate: u32,
-    /// Scale gradients down to this norm; 0 leaves them [default: 1; 0 for fields]
-    #[arg(long, value_name = "X")]
-    clip: Option<f64>,
-    /// Keep only the inputs of blocks for the backward pass: less memory, a third more time
-    #[arg(long)]
-    gradient_checkpointing: bool,
-    /// Matrix products in bfloat16
-    #[arg(long)]
-    bf16: bool,
-    /// Everything random follows from it
-    #[arg(long, value_name = "N", default_value_t = 13)]
-    seed: u64,
-    /// auto, cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: String,
-    /// Threads of the CPU [default: what the machine or its container allows]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
-    /// Steps between two states on the disk [default: once an epoch]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    save_steps: Option<u64>,
-    /// Which state is the result
-    #[arg(long, value_enum, default_value = "best")]
-    keep: KeepName,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum KeepName {
-    Best,
-    Last,
-}
-
-#[derive(Debug, Args)]
 #[command(next_help_heading = "Stopping (before the last epoch)")]
 struct StopArgs {
     /// When the STD of alpha has dropped by so much from the start's, and no better model comes after that
@@ -260,30 +229,32 @@ impl RebalanceOptions {
             None => Defaults::default(),
         };
         let subsample = self.data.subsample(&defaults)?;
+        let (target, lora) = (self.stop.target()?, self.lora.resolve()?);
         let data = if is_about_fields {
+            if lora.is_some() {
+                bail!("--lora is for text models, and {} holds fields.", self.data.train.display());
+            }
             Data::Fields(self.fields.resolve(&self.data, subsample)?)
         } else {
             self.fields.refuse_for_texts()?;
-            Data::Text(self.data.resolve(preset, &defaults, subsample)?)
+            self.data.resolve(preset, &defaults, subsample)?
         };
-        let target = self.stop.target()?;
+        let peak = if lora.is_some() { defaults.lora_peak } else { defaults.peak };
         Ok(Options {
             model: self.model.clone(),
             output: self.output.clone(),
             data,
             balance: self.balance.resolve(&self.fit, &defaults, target.is_some())?,
-            rate: self.optimizer.rate(&defaults)?,
+            rate: self.optimizer.rate(&defaults, peak)?,
             optimizer: self.optimizer.resolve(&defaults)?,
+            lora,
             training: self.training.resolve(&defaults)?,
             stop: Stop {
                 target,
                 patience: self.stop.patience,
                 max_metric_drop: positive("--max-metric-drop", self.stop.max_metric_drop)?,
             },
-            result: match self.training.keep {
-                KeepName::Best => Keep::Best,
-                KeepName::Last => Keep::Last,
-            },
+            result: self.training.keep(),
             resume: self.resume,
             dry_run: self.dry_run,
             quiet: self.quiet,
@@ -305,6 +276,11 @@ impl DataArgs {
         Ok(Subsample { ratio, choice })
     }
 
+    /// The part that is held back where no file is for evaluations.
+    fn held_back(&self) -> Result<f64> {
+        fraction("--eval-fraction", self.eval_fraction.unwrap_or(0.1))
+    }
+
     /// Refuses what only texts have, for fields.
     pub fn refuse_for_fields(&self) -> Result<()> {
         let given = [
@@ -313,6 +289,8 @@ impl DataArgs {
             ("--text-pair", self.text_pair.is_some()),
             ("--label", self.label.is_some()),
             ("--labels", !self.labels.is_empty()),
+            ("--prompt", self.prompt.is_some()),
+            ("--answer", self.answer.is_some()),
             ("--regression", self.regression),
             ("--metric", !self.metric.is_empty()),
             ("--max-length", self.max_length.is_some()),
@@ -325,12 +303,35 @@ impl DataArgs {
         }
     }
 
-    fn resolve(
+    fn resolve(&self, preset: Option<&Preset>, defaults: &Defaults, subsample: Subsample) -> Result<Data> {
+        match (&self.prompt, &self.answer) {
+            (Some(prompt), Some(answer)) => {
+                self.language(prompt, answer, defaults, subsample).map(Data::Language)
+            }
+            _ => self.texts(preset, defaults, subsample).map(Data::Text),
+        }
+    }
+
+    fn language(
         &self,
-        preset: Option<&Preset>,
+        prompt: &str,
+        answer: &str,
         defaults: &Defaults,
         subsample: Subsample,
-    ) -> Result<TextData> {
+    ) -> Result<LanguageData> {
+        Ok(LanguageData {
+            train: self.train.clone(),
+            eval: self.eval.clone(),
+            eval_fraction: self.held_back()?,
+            prompt: prompt.to_owned(),
+            answer: answer.to_owned(),
+            candidates: self.labels.clone(),
+            subsample,
+            max_length: self.max_length.unwrap_or(defaults.max_length),
+        })
+    }
+
+    fn texts(&self, preset: Option<&Preset>, defaults: &Defaults, subsample: Subsample) -> Result<TextData> {
         let regression = self.regression || preset.is_some_and(|p| p.regression);
         if regression && !self.labels.is_empty() {
             bail!("--labels names classes, but a regression has none.");
@@ -352,7 +353,7 @@ impl DataArgs {
         Ok(TextData {
             train: self.train.clone(),
             eval: self.eval.clone(),
-            eval_fraction: fraction("--eval-fraction", self.eval_fraction.unwrap_or(0.1))?,
+            eval_fraction: self.held_back()?,
             preset: self.preset.clone(),
             text: self.text.clone(),
             text_pair: self.text_pair.clone(),
@@ -416,27 +417,6 @@ impl BalanceArgs {
                 Interval::Auto
             }),
             wait: self.spectra.map(|wait| wait == WaitName::Sync),
-        })
-    }
-}
-
-impl TrainingArgs {
-    fn resolve(&self, defaults: &Defaults) -> Result<Training> {
-        let clip = self.clip.unwrap_or(defaults.clip);
-        if !(0.0..f64::INFINITY).contains(&clip) {
-            bail!("--clip is a norm of at least 0.");
-        }
-        Ok(Training {
-            epochs: self.epochs.unwrap_or(defaults.epochs),
-            batch: self.batch.map_or(defaults.batch, |n| n as usize),
-            accumulation: self.accumulate as usize,
-            clip,
-            checkpointing: self.gradient_checkpointing,
-            bf16: self.bf16,
-            seed: self.seed,
-            device: self.device.clone(),
-            threads: self.threads.map_or(0, usize::from),
-            save_steps: self.save_steps,
         })
     }
 }

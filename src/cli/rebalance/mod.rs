@@ -2,7 +2,9 @@
 
 mod args;
 mod fields;
+mod lora;
 mod optimizer;
+mod training;
 mod values;
 
 use std::process::Command;

@@ -14,7 +14,7 @@ pub struct OptimizerArgs {
     /// The optimizer [default: adamw; adam for fields]
     #[arg(long, value_enum)]
     optimizer: Option<OptimizerName>,
-    /// The highest base learning rate [default: the preset's, else 2e-5; 2.5e-3 for fields]
+    /// The highest base learning rate [default: the preset's, else 2e-5; with --lora 4e-4; 2.5e-3 for fields]
     #[arg(long, visible_alias = "lr", value_name = "X")]
     learning_rate: Option<f64>,
     /// How it falls after the warm-up [default: linear; step for fields]
@@ -68,8 +68,8 @@ enum DecayName {
 }
 
 impl OptimizerArgs {
-    /// The base rate over the run.
-    pub fn rate(&self, defaults: &Defaults) -> Result<Rate> {
+    /// The base rate over the run, at its peak `peak` where none was given.
+    pub fn rate(&self, defaults: &Defaults, peak: f64) -> Result<Rate> {
         let decay = match self.decay.unwrap_or(if defaults.of_fields {
             DecayName::Step
         } else {
@@ -84,8 +84,8 @@ impl OptimizerArgs {
         if !(0.0..1.0).contains(&warmup) {
             bail!("--warmup is a part of all steps: at least 0 and below 1.");
         }
-        let peak = positive("--learning-rate", Some(self.learning_rate.unwrap_or(defaults.peak)))?;
-        Ok(Rate { peak: peak.unwrap_or(defaults.peak), decay, warmup })
+        let peak = positive("--learning-rate", self.learning_rate)?.unwrap_or(peak);
+        Ok(Rate { peak, decay, warmup })
     }
 
     /// The optimizer.

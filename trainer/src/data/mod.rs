@@ -11,6 +11,7 @@
 mod examples;
 mod guard;
 mod labels;
+mod language;
 mod prepare;
 pub mod readers;
 pub mod subset;
@@ -19,6 +20,7 @@ mod tokenizer;
 
 pub use examples::{Batch, Examples};
 pub use labels::{Labels, Targets};
+pub use language::{Asked, Dialogues, Prompted, PromptedExample, Query};
 pub use prepare::{Prepared, Sources, prepare};
 pub use readers::read;
 pub use table::{Cell, Column, Columns, Table};

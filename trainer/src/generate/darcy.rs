@@ -4,7 +4,7 @@ use std::f64::consts::PI;
 
 use super::elliptic::Darcy;
 use super::{Array, Coordinate, Recipe, Value};
-use crate::random::{Draws, Normal};
+use crate::random::{Draws, Numbers};
 
 /// The residual to which the equations are solved, as a part of that of u = 0.
 const TOLERANCE: f64 = 1e-10;
@@ -78,7 +78,7 @@ impl Recipe for DarcyFlow {
 /// A Gaussian random field without a mean and without a flux through the boundary, at the middles of n × n cells: the
 /// same field whatever n is.
 fn random_field(draws: &mut Draws, n: usize) -> Vec<f64> {
-    let numbers = Normal::new(draws.below(u64::MAX)).numbers(MODES * MODES, 1.0);
+    let numbers = Numbers::new(draws.below(u64::MAX)).normal(MODES * MODES, 1.0);
     let weights = numbers.iter().enumerate().map(|(mode, number)| {
         let (k, l) = ((mode / MODES) as f64, (mode % MODES) as f64);
         if mode == 0 { 0.0 } else { f64::from(*number) / (PI * PI * (k * k + l * l) + TAU * TAU) }

@@ -2,13 +2,13 @@
 
 use tch::{Kind, Tensor};
 
-use super::config::Config;
-use super::encoder::Linear;
+use super::config::{Config, EncoderConfig};
+use super::linear::Linear;
 use super::stack::Stack;
-use super::weights::Weights;
+use super::weights::{Trained, Weights};
 use super::{Batch, Model, Settings, Task};
 use crate::error::Result;
-use crate::training::{Mode, Parameter};
+use crate::training::Mode;
 
 /// `BertForSequenceClassification` of transformers.
 #[derive(Debug)]
@@ -17,28 +17,34 @@ pub(super) struct Bert {
     pooler: Linear,
     classifier: Linear,
     dropout: f64,
-    parameters: Vec<Parameter>,
+    trained: Trained,
 }
 
 impl Bert {
-    pub fn new(mut weights: Weights, config: &Config, task: &Task, settings: Settings) -> Result<Bert> {
-        let stack = Stack::new(&mut weights, config, settings)?;
+    pub fn new(
+        mut weights: Weights,
+        config: &Config,
+        own: &EncoderConfig,
+        task: &Task,
+        settings: Settings,
+    ) -> Result<Bert> {
+        let stack = Stack::new(&mut weights, config, own, settings)?;
         let pooler = weights.new_in_encoder("pooler.dense", config.hidden, config.hidden)?;
-        let classifier = weights.head("classifier", config.hidden, task.outputs())?;
-        let dropout = config.classifier_dropout;
-        Ok(Bert { stack, pooler, classifier, dropout, parameters: weights.into_parameters() })
+        let classifier = weights.head("classifier", config.hidden, task.outputs(), true)?;
+        let dropout = own.classifier_dropout;
+        Ok(Bert { stack, pooler, classifier, dropout, trained: weights.finish()? })
     }
 }
 
 impl Model for Bert {
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
+    fn trained(&self) -> &Trained {
+        &self.trained
     }
 
     fn logits(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
         self.stack.run(batch, mode, |first, train| {
-            let pooled = self.pooler.forward(first)?.f_tanh()?.f_dropout(self.dropout, train)?;
-            self.classifier.forward(&pooled)?.f_to_kind(Kind::Float)
+            let pooled = self.pooler.forward(first, train)?.f_tanh()?.f_dropout(self.dropout, train)?;
+            self.classifier.forward(&pooled, train)?.f_to_kind(Kind::Float)
         })
     }
 

@@ -1,19 +1,29 @@
-//! Encoders with a head that classifies or predicts a number: BERT, RoBERTa, and what is built like them.
+//! Encoders with a head that classifies or predicts a number (BERT, RoBERTa, and what is built like them), and
+//! decoders with such a head or that of a language model (LLaMA's family).
 //!
 //! ```text
-//! Hugging Face directory ── Directory ── load(Task) ── Pretrained ── write ── Hugging Face directory
-//!                            (config.rs,                │
-//!                             weights.rs)               └── Model (bert.rs, roberta.rs: embeddings, encoder, head)
+//! Hugging Face directory ── Directory ── load(Task) ── Pretrained ── write ── Hugging Face directory,
+//!                            (config/,                  │                     or an adapter (adapter.rs)
+//!                             weights.rs)               └── Model (bert.rs, roberta.rs: embeddings, encoder, head;
+//!                                                                  llama.rs: decoder, head)
 //! ```
 //!
-//! Parameters keep the names of the checkpoint. They are trained in F32, whatever they were stored as.
+//! Parameters keep the names of the checkpoint. They are trained in F32, whatever they were stored as. With LoRA
+//! (low_rank.rs) the adapters and the head are the parameters, and all else is frozen.
 
+mod adapter;
 mod bert;
 mod config;
+mod decoder;
 mod directory;
 mod embeddings;
 mod encoder;
+mod linear;
+mod llama;
+mod low_rank;
+mod pass;
 mod roberta;
+mod rotary;
 mod stack;
 mod task;
 mod weights;
@@ -21,13 +31,15 @@ mod write;
 
 use tch::Tensor;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::training::{Mode, Parameter};
 
 pub use config::{Config, Family};
+pub(crate) use config::{DecoderConfig, EncoderConfig, Kind};
 pub use directory::{Directory, Pretrained};
-pub(crate) use encoder::Linear;
+pub(crate) use linear::Linear;
 pub use task::Task;
+pub use weights::Trained;
 pub(crate) use weights::{ByName, by_name, kind_of, lengths};
 
 /// Some examples, side by side: the shorter ones are padded at the end.
@@ -40,15 +52,44 @@ pub struct Batch {
     pub mask: Option<Tensor>,
     /// Which of the two texts a token belongs to, of the same shape and type; `None`: all to the first.
     pub token_types: Option<Tensor>,
+    /// Of a language model: the places whose next token is asked for, counted row by row over examples ×
+    /// length, `Kind::Int64`.
+    pub places: Option<Tensor>,
+}
+
+impl Batch {
+    /// The length of a batch that fits. On a GPU, a position out of range would end the process.
+    fn fits(&self, longest: usize) -> Result<i64> {
+        let shape = self.ids.size();
+        let wrong =
+            |reason: String| Err(Error::Option(format!("the batch does not fit the model: {reason}.")));
+        let [_, length] = *shape.as_slice() else {
+            return wrong(format!("its tokens have the shape {shape:?}, not examples × length"));
+        };
+        for (what, tensor) in [("mask", &self.mask), ("token types", &self.token_types)] {
+            if let Some(other) = tensor.as_ref().map(Tensor::size).filter(|other| *other != shape) {
+                return wrong(format!("its tokens have the shape {shape:?}, its {what} {other:?}"));
+            }
+        }
+        if length < 1 || usize::try_from(length).unwrap_or(usize::MAX) > longest {
+            return wrong(format!("its length is {length}, the model takes 1 to {longest} tokens"));
+        }
+        Ok(length)
+    }
 }
 
 /// A model that gives numbers for texts.
 pub trait Model {
-    /// What is trained, always in the same order: embeddings, layers, head.
-    fn parameters(&self) -> &[Parameter];
+    /// What of it is trained.
+    fn trained(&self) -> &Trained;
 
-    /// The numbers of each example, examples × outputs, in F32: a graph hangs on them in
-    /// [`Mode::Train`]. What dropout drops follows from the state of libtorch's generator alone, with
+    /// The parameters, always in the same order: embeddings, layers, head.
+    fn parameters(&self) -> &[Parameter] {
+        &self.trained().parameters
+    }
+
+    /// The numbers of each example, examples × outputs, or, of a language model, of each of
+    /// [`Batch::places`], places × vocabulary; in F32. A graph hangs on them in [`Mode::Train`]. What dropout drops follows from the state of libtorch's generator alone, with
     /// and without recomputing.
     ///
     /// # Errors

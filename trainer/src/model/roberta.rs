@@ -3,13 +3,13 @@
 
 use tch::{Kind, Tensor};
 
-use super::config::Config;
-use super::encoder::Linear;
+use super::config::{Config, EncoderConfig};
+use super::linear::Linear;
 use super::stack::Stack;
-use super::weights::Weights;
+use super::weights::{Trained, Weights};
 use super::{Batch, Model, Settings, Task};
 use crate::error::Result;
-use crate::training::{Mode, Parameter};
+use crate::training::Mode;
 
 /// `RobertaForSequenceClassification` of transformers, and those of its relatives.
 #[derive(Debug)]
@@ -18,28 +18,34 @@ pub(super) struct Roberta {
     dense: Linear,
     out: Linear,
     dropout: f64,
-    parameters: Vec<Parameter>,
+    trained: Trained,
 }
 
 impl Roberta {
-    pub fn new(mut weights: Weights, config: &Config, task: &Task, settings: Settings) -> Result<Roberta> {
-        let stack = Stack::new(&mut weights, config, settings)?;
-        let dense = weights.head("classifier.dense", config.hidden, config.hidden)?;
-        let out = weights.head("classifier.out_proj", config.hidden, task.outputs())?;
-        let dropout = config.classifier_dropout;
-        Ok(Roberta { stack, dense, out, dropout, parameters: weights.into_parameters() })
+    pub fn new(
+        mut weights: Weights,
+        config: &Config,
+        own: &EncoderConfig,
+        task: &Task,
+        settings: Settings,
+    ) -> Result<Roberta> {
+        let stack = Stack::new(&mut weights, config, own, settings)?;
+        let dense = weights.head("classifier.dense", config.hidden, config.hidden, true)?;
+        let out = weights.head("classifier.out_proj", config.hidden, task.outputs(), true)?;
+        let dropout = own.classifier_dropout;
+        Ok(Roberta { stack, dense, out, dropout, trained: weights.finish()? })
     }
 }
 
 impl Model for Roberta {
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
+    fn trained(&self) -> &Trained {
+        &self.trained
     }
 
     fn logits(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
         self.stack.run(batch, mode, |first, train| {
-            let inner = self.dense.forward(&first.f_dropout(self.dropout, train)?)?.f_tanh()?;
-            self.out.forward(&inner.f_dropout(self.dropout, train)?)?.f_to_kind(Kind::Float)
+            let inner = self.dense.forward(&first.f_dropout(self.dropout, train)?, train)?.f_tanh()?;
+            self.out.forward(&inner.f_dropout(self.dropout, train)?, train)?.f_to_kind(Kind::Float)
         })
     }
 

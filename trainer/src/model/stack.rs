@@ -1,8 +1,8 @@
-//! What all models here share: embeddings and layers, and the circumstances of a pass through them.
+//! What all encoders share: embeddings and layers, and the circumstances of a pass through them.
 
 use tch::{TchError, Tensor, no_grad_guard};
 
-use super::config::Config;
+use super::config::{Config, EncoderConfig};
 use super::embeddings::Embeddings;
 use super::encoder::{Encoder, additive_mask};
 use super::weights::Weights;
@@ -21,9 +21,14 @@ pub(super) struct Stack {
 }
 
 impl Stack {
-    pub fn new(weights: &mut Weights, config: &Config, settings: Settings) -> Result<Stack> {
-        let embeddings = Embeddings::new(weights, config)?;
-        let encoder = Encoder::new(weights, config)?;
+    pub fn new(
+        weights: &mut Weights,
+        config: &Config,
+        own: &EncoderConfig,
+        settings: Settings,
+    ) -> Result<Stack> {
+        let embeddings = Embeddings::new(weights, config, own)?;
+        let encoder = Encoder::new(weights, config, own)?;
         Ok(Stack { embeddings, encoder, settings, max_length: config.max_length() })
     }
 

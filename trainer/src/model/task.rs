@@ -9,25 +9,28 @@ pub enum Task {
     Classes(Vec<String>),
     /// A number.
     Regression,
+    /// The next token.
+    Language,
 }
 
 impl Task {
-    /// How many numbers the model gives for an example.
+    /// How many numbers a head of its own gives for an example; none where it has no such head.
     pub fn outputs(&self) -> usize {
         match self {
             Task::Classes(labels) => labels.len(),
             Task::Regression => 1,
+            Task::Language => 0,
         }
     }
 
     /// The mean loss over a batch, a scalar: cross entropy, or the mean square error. `targets` has one
-    /// entry for each row of `logits`: `Kind::Int64` labels, or `Kind::Float` numbers.
+    /// entry for each row of `logits`: `Kind::Int64` labels or tokens, or `Kind::Float` numbers.
     ///
     /// # Errors
     /// What libtorch says, for instance of a label that is out of range.
     pub fn loss(&self, logits: &Tensor, targets: &Tensor) -> Result<Tensor, TchError> {
         match self {
-            Task::Classes(_) => {
+            Task::Classes(_) | Task::Language => {
                 logits.f_cross_entropy_loss(targets, None::<Tensor>, Reduction::Mean, -100, 0.0)
             }
             Task::Regression => {
@@ -37,11 +40,28 @@ impl Task {
         }
     }
 
-    /// The entry `problem_type` of a configuration.
-    pub(super) fn problem_type(&self) -> &'static str {
+    /// The entry `problem_type` of a configuration; none where transformers has no name for it.
+    pub(super) fn problem_type(&self) -> Option<&'static str> {
         match self {
-            Task::Classes(_) => "single_label_classification",
-            Task::Regression => "regression",
+            Task::Classes(_) => Some("single_label_classification"),
+            Task::Regression => Some("regression"),
+            Task::Language => None,
+        }
+    }
+
+    /// PEFT's name for the kind of task.
+    pub(super) fn peft_type(&self) -> &'static str {
+        match self {
+            Task::Classes(_) | Task::Regression => "SEQ_CLS",
+            Task::Language => "CAUSAL_LM",
+        }
+    }
+
+    /// The modules that PEFT trains whole for this kind of task, by any model's name for them.
+    pub(super) fn heads(&self) -> &'static [&'static str] {
+        match self {
+            Task::Classes(_) | Task::Regression => &["classifier", "score"],
+            Task::Language => &[],
         }
     }
 
@@ -50,6 +70,7 @@ impl Task {
         match self {
             Task::Classes(labels) => labels.clone(),
             Task::Regression => vec!["LABEL_0".to_owned()],
+            Task::Language => Vec::new(),
         }
     }
 }

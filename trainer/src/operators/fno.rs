@@ -57,7 +57,7 @@ impl Fno {
             *last = self.axes as i64;
         }
         let places = places.f_unsqueeze(0)?.f_expand(&shape, false)?;
-        let x = self.lift.forward(&Tensor::f_cat(&[states, &places], -1)?)?;
+        let x = self.lift.forward(&Tensor::f_cat(&[states, &places], -1)?, false)?;
         let padded = [0, self.padding].repeat(self.axes);
         let mut x = x.f_movedim_int(-1, 1)?.f_constant_pad_nd(padded)?;
         for (number, layer) in self.layers.iter().enumerate() {
@@ -69,8 +69,8 @@ impl Fno {
         for (axis, points) in (2..).zip(shape.iter().skip(1).take(self.axes)) {
             x = x.f_narrow(axis, 0, *points)?;
         }
-        let x = self.project.forward(&x.f_movedim_int(1, -1)?)?.f_gelu("none")?;
-        self.output.forward(&x)
+        let x = self.project.forward(&x.f_movedim_int(1, -1)?, false)?.f_gelu("none")?;
+        self.output.forward(&x, false)
     }
 }
 

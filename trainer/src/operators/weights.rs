@@ -44,7 +44,8 @@ impl<'a> Weights<'a> {
     /// A matrix with a bias.
     pub fn linear(&mut self, name: &str, inputs: usize, outputs: usize) -> Result<Linear> {
         let weight = self.uniform(&format!("{name}.weight"), &[outputs, inputs], inputs)?;
-        Ok(Linear { weight, bias: self.uniform(&format!("{name}.bias"), &[outputs], inputs)? })
+        let bias = self.uniform(&format!("{name}.bias"), &[outputs], inputs)?;
+        Ok(Linear::plain(weight, bias))
     }
 
     /// A convolution of `points` along each axis, which must be odd, with zeros around the grid.

@@ -117,9 +117,9 @@ impl Problem for Pde {
     }
 
     fn memory(&self, options: &Options) -> Need {
-        let parameters = self.parameters().iter().map(|parameter| parameter.tensor.numel()).sum();
+        let parameters = self.parameters().iter().map(|parameter| parameter.tensor.numel() as u64).sum();
         let batch = options.training.batch.min(self.train.len());
-        memory::need_for(options, parameters, self.batch_bytes(batch))
+        memory::need_for(&options.optimizer, &options.training, parameters, 0, self.batch_bytes(batch))
     }
 
     fn loss(&self, examples: &[usize]) -> Result<Tensor> {

@@ -1,74 +1,61 @@
-//! What tests of whole runs share.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+//! What tests of models compare with.
+#![allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::LazyLock;
 
-use evenkeel::Settings;
-use evenkeel::balance::{Decay, Gain, Mapping, Measure};
-use evenkeel::rebalance::fields::Fields;
-use evenkeel::rebalance::options::*;
+use evenkeel::{Checkpoint, OpenOptions};
+use serde_json::Value;
+use tch::{Kind, Tensor};
 
-/// The program that a user calls: as new as this test, wherever it was built.
-pub static EVENKEEL: LazyLock<PathBuf> = LazyLock::new(|| {
-    let arguments = ["build", "--quiet", "--package", "evenkeel", "--bin", "evenkeel"];
-    let built = Command::new(env!("CARGO")).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).status();
-    assert!(built.unwrap().success());
-    // Beside the trainer, or in the folder of the dev profile next to its own.
-    let profile = Path::new(env!("CARGO_BIN_EXE_evenkeel-trainer")).parent().unwrap();
-    profile.with_file_name("debug").join("evenkeel")
-});
-
-/// Wants an exit code, and gives what was printed.
-pub fn ended(output: Output, code: i32) -> String {
-    let text =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    text
+pub fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures")
 }
 
-/// A short run on fields.
-pub fn options(model: Option<PathBuf>, output: &Path, data: Fields) -> Options {
-    Options {
-        model,
-        output: output.to_path_buf(),
-        data: Data::Fields(data),
-        balance: Balance {
-            mapping: Mapping::Sigmoid { tau: 10.0 },
-            gain: Gain::Fixed { below: 1.0, above: 1.0 },
-            measure: Measure::Alpha,
-            exclude: Vec::new(),
-            exclude_last: false,
-            analysis: Settings::default(),
-            interval: Interval::Epoch,
-            wait: Some(true),
-        },
-        rate: Rate { peak: 1e-3, decay: Decay::Step { every_epochs: 2, gamma: 0.5 }, warmup: 0.0 },
-        optimizer: Optimizer {
-            kind: OptimizerKind::Adam,
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 1e-4,
-            sam: None,
-        },
-        training: Training {
-            epochs: 3,
-            batch: 2,
-            accumulation: 1,
-            clip: 0.0,
-            checkpointing: false,
-            bf16: false,
-            seed: 13,
-            device: "cpu".to_owned(),
-            threads: 1,
-            save_steps: None,
-        },
-        stop: Stop { target: None, patience: None, max_metric_drop: None },
-        result: Keep::Last,
-        resume: false,
-        dry_run: false,
-        quiet: true,
+/// Changes entries of a configuration; null removes one.
+pub fn edit(directory: &Path, edits: &[(&str, Value)]) {
+    let path = directory.join("config.json");
+    let mut config: serde_json::Map<String, Value> =
+        serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for (key, value) in edits {
+        config.insert((*key).to_owned(), value.clone());
     }
+    fs::write(path, serde_json::to_vec(&config).unwrap()).unwrap();
+}
+
+pub fn matrix(rows: &Value) -> Tensor {
+    let rows: Vec<Vec<i64>> = serde_json::from_value(rows.clone()).unwrap();
+    let shape = [rows.len() as i64, rows[0].len() as i64];
+    Tensor::from_slice(&rows.concat()).view(shape)
+}
+
+pub fn numbers(tensor: &Tensor) -> Vec<f64> {
+    Vec::try_from(&tensor.detach().to_kind(Kind::Double).flatten(0, -1).contiguous()).unwrap()
+}
+
+pub fn close(a: f64, b: f64, tolerance: f64) -> bool {
+    (a - b).abs() <= tolerance * b.abs().max(1.0)
+}
+
+/// Every tensor of a checkpoint: its type, shape and bytes.
+pub fn tensors(directory: &Path) -> BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
+    let checkpoint = Checkpoint::open(directory, &OpenOptions::default()).unwrap();
+    let mut found = BTreeMap::new();
+    for tensor in checkpoint.tensors() {
+        let bytes = checkpoint.read(tensor, 0..tensor.elements).unwrap().into_owned();
+        for name in std::iter::once(&tensor.name).chain(&tensor.aliases) {
+            found.insert(name.clone(), (tensor.dtype.name().to_owned(), tensor.shape.clone(), bytes.clone()));
+        }
+    }
+    found
+}
+
+pub fn files(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(directory)
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
 }
