@@ -2,7 +2,7 @@
 //!
 //! The command line makes these; the trainer gets them as JSON ([`Request`]) and asks nobody else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::Settings;
 use crate::balance::{Decay, Gain, Mapping, Measure, Target};
 
 /// The version of [`Request`]: a trainer of another one refuses it.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// What the trainer is started with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,9 +53,26 @@ pub struct Options {
     pub quiet: bool,
 }
 
+/// What is learned from: each kind of data has a problem of its own in the trainer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Data {
+    /// Text with labels, for encoders.
+    Text(TextData),
+}
+
+impl Data {
+    /// The training file.
+    pub fn train(&self) -> &Path {
+        match self {
+            Data::Text(data) => &data.train,
+        }
+    }
+}
+
 /// Text with labels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Data {
+pub struct TextData {
     /// The training file: JSONL, CSV, TSV or Parquet.
     pub train: PathBuf,
     /// The evaluation file; `None` holds back `eval_fraction` of the training examples, stratified.
@@ -79,8 +96,12 @@ pub struct Data {
     pub metrics: Vec<MetricName>,
     /// Take only a part of the training examples.
     pub subsample: Subsample,
-    /// Longer inputs are cut to this many tokens.
+    /// Longer inputs are cut to this many tokens, or divided into parts that long.
     pub max_length: usize,
+    /// Tokens that neighbouring parts of a long context have in common.
+    pub doc_stride: usize,
+    /// The part of a file with several that is evaluated on.
+    pub eval_split: String,
 }
 
 /// Which training examples are taken.

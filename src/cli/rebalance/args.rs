@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, anyhow, bail};
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, ValueEnum};
 use evenkeel::Settings;
 use evenkeel::balance::{Decay, Gain, Mapping, Measure, Target};
 use evenkeel::rebalance::options::{
     Balance, Choice, Data, Interval, Keep, Optimizer, OptimizerKind, Options, Rate, Sam, Stop, Subsample,
-    Training,
+    TextData, Training,
 };
-use evenkeel::rebalance::presets::{Defaults, MetricName, PRESETS, Preset};
+use evenkeel::rebalance::presets::{Defaults, Form, MetricName, PRESETS, Preset};
 
 use super::super::args::Fit;
 use super::values::{fraction, gain, interval, pair, positive};
@@ -24,6 +24,10 @@ Examples:
   # The paper's recipe for a GLUE task, on half a per cent of the data
   evenkeel rebalance roberta-base --preset qnli --train train.parquet --eval validation.parquet \\
       --subsample 0.005 --s 1 --output out
+
+  # Questions that a text answers, with a new head on the encoder
+  evenkeel rebalance roberta-base --preset squad --train train-v1.1.json --eval dev-v1.1.json --subsample 0.01 \\
+      --output out
 
   # What would happen: blocks, rates, memory, steps
   evenkeel rebalance models/minilm --train train.jsonl --output out --dry-run
@@ -82,7 +86,7 @@ struct DataArgs {
     #[arg(long, value_name = "X", default_value_t = 0.1)]
     eval_fraction: f64,
     /// Columns, labels, metrics and settings of a known task
-    #[arg(long, value_name = "TASK", value_parser = PossibleValuesParser::new(PRESETS.iter().map(|p| p.name)))]
+    #[arg(long, value_name = "TASK", value_parser = PossibleValuesParser::new(PRESETS.iter().map(|p| PossibleValue::new(p.name).help(p.about))))]
     preset: Option<String>,
     /// Column of the text, by name or number from 0 [default: the preset's, else text or sentence]
     #[arg(long, value_name = "COLUMN")]
@@ -107,11 +111,19 @@ struct DataArgs {
     #[arg(long, value_name = "RATIO", default_value_t = 1.0)]
     subsample: f64,
     /// Which part: the first rows, as the paper's authors take; any; or any with the labels' proportions
-    #[arg(long, value_enum, default_value = "first")]
-    subsample_choice: ChoiceName,
-    /// Cut inputs to this many tokens [default: 128]
+    /// [default: the preset's, else first]
+    #[arg(long, value_enum)]
+    subsample_choice: Option<ChoiceName>,
+    /// Cut inputs to this many tokens, or divide contexts of questions into parts that long [default: the
+    /// preset's, else 128]
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
+    /// Tokens that neighbouring parts of a long context have in common (squad)
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    doc_stride: usize,
+    /// The part of a problems.json to evaluate on (scienceqa)
+    #[arg(long, value_name = "NAME", default_value = "val")]
+    eval_split: String,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -146,7 +158,8 @@ struct BalanceArgs {
     /// Leave blocks or layers whose names match at the base rate (may be given several times)
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
-    /// Leave the last one at the base rate, as the authors' scripts do
+    /// Leave the last layer at the base rate, as the authors' scripts do, if it is in no block: of models with
+    /// blocks of layers all blocks take part, whatever the head is
     #[arg(long)]
     exclude_last: bool,
     /// When alphas are computed anew: auto (when one can have moved by 0.003), paper (every
@@ -303,7 +316,7 @@ impl RebalanceOptions {
         Ok(Options {
             model: self.model.clone(),
             output: self.output.clone(),
-            data: self.data.resolve(preset, &defaults)?,
+            data: Data::Text(self.data.resolve(preset, &defaults)?),
             balance: self.balance.resolve(&self.fit, target.is_some())?,
             rate: self.optimizer.rate(&defaults)?,
             optimizer: self.optimizer.resolve(&defaults)?,
@@ -325,7 +338,11 @@ impl RebalanceOptions {
 }
 
 impl DataArgs {
-    fn resolve(&self, preset: Option<&Preset>, defaults: &Defaults) -> Result<Data> {
+    fn resolve(&self, preset: Option<&Preset>, defaults: &Defaults) -> Result<TextData> {
+        let form = preset.map_or(Form::Texts, |preset| preset.form);
+        if form != Form::Texts {
+            self.refuse_columns()?;
+        }
         let regression = self.regression || preset.is_some_and(|p| p.regression);
         if regression && !self.labels.is_empty() {
             bail!("--labels names classes, but a regression has none.");
@@ -340,11 +357,14 @@ impl DataArgs {
             let needed = if odd.is_of_numbers() { "a regression" } else { "labels that are classes" };
             bail!("--metric {} needs {needed}.", odd.name());
         }
+        if let Some(odd) = metrics.iter().find(|metric| !metric.suits(form, regression)) {
+            bail!("--metric {} is not for this task: {}.", odd.name(), form.metrics(regression).join(", "));
+        }
         let labels = match preset {
             Some(preset) if self.labels.is_empty() => preset.labels.iter().map(|l| (*l).to_owned()).collect(),
             _ => self.labels.clone(),
         };
-        Ok(Data {
+        Ok(TextData {
             train: self.train.clone(),
             eval: self.eval.clone(),
             eval_fraction: fraction("--eval-fraction", self.eval_fraction)?,
@@ -358,13 +378,33 @@ impl DataArgs {
             subsample: Subsample {
                 ratio: if self.subsample == 1.0 { 1.0 } else { fraction("--subsample", self.subsample)? },
                 choice: match self.subsample_choice {
-                    ChoiceName::First => Choice::First,
-                    ChoiceName::Random => Choice::Random,
-                    ChoiceName::Stratified => Choice::Stratified,
+                    None => defaults.choice,
+                    Some(ChoiceName::First) => Choice::First,
+                    Some(ChoiceName::Random) => Choice::Random,
+                    Some(ChoiceName::Stratified) => Choice::Stratified,
                 },
             },
             max_length: self.max_length.unwrap_or(defaults.max_length),
+            doc_stride: self.doc_stride,
+            eval_split: self.eval_split.clone(),
         })
+    }
+
+    /// Refuses what names columns or labels, for tasks whose files say where everything stands.
+    fn refuse_columns(&self) -> Result<()> {
+        let given = [
+            ("--text", self.text.is_some()),
+            ("--text-pair", self.text_pair.is_some()),
+            ("--label", self.label.is_some()),
+            ("--labels", !self.labels.is_empty()),
+            ("--regression", self.regression),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            Some((name, _)) => {
+                bail!("{name} is for texts in columns, which the files of this preset are not.")
+            }
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Which rows are used: a part of the training set, and a part held back for evaluation.
 
+use evenkeel::rebalance::options;
+
 use super::labels::Targets;
 use crate::error::{Error, Result};
 use crate::random::{Draws, Purpose};
@@ -13,6 +15,16 @@ pub enum Choice {
     Random,
     /// Any, by the seed, with the classes in their proportions (regression: as `Random`).
     Stratified,
+}
+
+impl From<options::Choice> for Choice {
+    fn from(choice: options::Choice) -> Choice {
+        match choice {
+            options::Choice::First => Choice::First,
+            options::Choice::Random => Choice::Random,
+            options::Choice::Stratified => Choice::Stratified,
+        }
+    }
 }
 
 /// ⌊N·ratio⌋ of the rows, in rising order.
@@ -66,6 +78,20 @@ pub fn hold_back(targets: &Targets, fraction: f64, seed: u64) -> Result<(Vec<usi
     let mut next = held.iter().peekable();
     let rest = (0..rows).filter(|row| next.next_if_eq(&row).is_none()).collect();
     Ok((rest, held))
+}
+
+/// Splits rows that belong together in groups, as [`hold_back`] does with single ones: ⌊groups·fraction⌋ groups
+/// are held back, but one at least, and no group is divided.
+///
+/// # Errors
+/// As [`hold_back`].
+pub fn hold_back_whole(groups: &[usize], fraction: f64, seed: u64) -> Result<(Vec<usize>, Vec<usize>)> {
+    let distinct: std::collections::BTreeSet<usize> = groups.iter().copied().collect();
+    let distinct: Vec<usize> = distinct.into_iter().collect();
+    let (_, held) = hold_back(&Targets::Values(vec![0.0; distinct.len()]), fraction, seed)?;
+    let held: std::collections::HashSet<usize> =
+        held.iter().filter_map(|place| distinct.get(*place).copied()).collect();
+    Ok((0..groups.len()).partition(|row| groups.get(*row).is_none_or(|group| !held.contains(group))))
 }
 
 /// `count` rows with the classes in their proportions: each class gets the whole part of its share, and
@@ -156,6 +182,15 @@ mod tests {
             assert_eq!(of(1).len(), 20);
             assert!(of(1).is_sorted());
         }
+    }
+
+    #[test]
+    fn groups_stay_whole() {
+        let groups: Vec<usize> = (0..40).map(|row| 7 * (row / 4)).collect();
+        let (rest, held) = hold_back_whole(&groups, 0.2, 5).unwrap();
+        assert_eq!((rest.len(), held.len()), (32, 8));
+        assert!(rest.iter().all(|row| held.iter().all(|other| groups[*row] != groups[*other])));
+        assert!(hold_back_whole(&[3, 3, 3], 0.5, 5).is_err());
     }
 
     #[test]

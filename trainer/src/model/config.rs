@@ -5,7 +5,7 @@ use std::path::Path;
 use evenkeel::text::printable;
 use serde_json::{Map, Value};
 
-use super::task::Task;
+use super::task::{HeadKind, Task};
 use crate::error::{Error, Result};
 
 /// The longest `config.json` that is read, in bytes; real ones stay below 100 kB.
@@ -18,40 +18,27 @@ const LARGEST: u64 = 1 << 24;
 pub struct Family {
     /// `model_type` in the configuration.
     pub model_type: &'static str,
-    /// The class of transformers that has the head.
-    pub classifier: &'static str,
+    /// What the names of its classes begin with.
+    pub class: &'static str,
     /// What transformers puts before the names of the encoder.
     pub prefix: &'static str,
     /// RoBERTa's head and positions; otherwise BERT's.
     pub(super) is_roberta: bool,
 }
 
+impl Family {
+    /// The class with a head, as transformers names it.
+    pub(super) fn class_of(&self, head: HeadKind) -> String {
+        format!("{}{}", self.class, head.class())
+    }
+}
+
 /// Every kind that can be trained.
 pub(super) static FAMILIES: &[Family] = &[
-    Family {
-        model_type: "bert",
-        classifier: "BertForSequenceClassification",
-        prefix: "bert",
-        is_roberta: false,
-    },
-    Family {
-        model_type: "roberta",
-        classifier: "RobertaForSequenceClassification",
-        prefix: "roberta",
-        is_roberta: true,
-    },
-    Family {
-        model_type: "xlm-roberta",
-        classifier: "XLMRobertaForSequenceClassification",
-        prefix: "roberta",
-        is_roberta: true,
-    },
-    Family {
-        model_type: "camembert",
-        classifier: "CamembertForSequenceClassification",
-        prefix: "roberta",
-        is_roberta: true,
-    },
+    Family { model_type: "bert", class: "Bert", prefix: "bert", is_roberta: false },
+    Family { model_type: "roberta", class: "Roberta", prefix: "roberta", is_roberta: true },
+    Family { model_type: "xlm-roberta", class: "XLMRoberta", prefix: "roberta", is_roberta: true },
+    Family { model_type: "camembert", class: "Camembert", prefix: "roberta", is_roberta: true },
 ];
 
 /// The nonlinearity between the two matrices of a layer's second half.
@@ -105,11 +92,11 @@ pub struct Config {
     pub(super) classifier_dropout: f64,
     /// The standard deviation of new weights.
     pub(super) initial: f64,
-    /// The task of a head, if the checkpoint has one.
+    /// What a head is for, if the checkpoint has one.
     pub(super) task: Option<Task>,
-    /// Whether `architectures` names another class than the family's classifier: a head under the same
-    /// name is for something else then.
-    pub(super) is_other_class: bool,
+    /// The kind of head that `architectures` names; `None` where it names a class without one that is known
+    /// here: a head under the same name is for something else then.
+    pub(super) head: Option<HeadKind>,
 }
 
 impl Config {
@@ -125,6 +112,7 @@ impl Config {
         let family = from.family()?;
         from.refuse_variants()?;
         let hidden_dropout = from.probability("hidden_dropout_prob")?.unwrap_or(0.1);
+        let head = from.head(family)?;
         let padding = from.whole("pad_token_id")?;
         let config = Config {
             family,
@@ -146,8 +134,8 @@ impl Config {
             attention_dropout: from.probability("attention_probs_dropout_prob")?.unwrap_or(0.1),
             classifier_dropout: from.probability("classifier_dropout")?.unwrap_or(hidden_dropout),
             initial: from.number("initializer_range")?.unwrap_or(0.02),
-            task: from.task()?,
-            is_other_class: from.is_other_class(family)?,
+            task: head.map_or(Ok(None), |head| from.task(head))?,
+            head,
         };
         config.check(&from)?;
         Ok(config)
@@ -277,16 +265,25 @@ impl Entries<'_> {
         })
     }
 
-    fn is_other_class(&self, family: &Family) -> Result<bool> {
-        let Some(value) = self.get("architectures") else { return Ok(false) };
+    /// The kind of head that the class in `architectures` has; one for labels where nothing is said.
+    fn head(&self, family: &Family) -> Result<Option<HeadKind>> {
+        let Some(value) = self.get("architectures") else { return Ok(Some(HeadKind::Labels)) };
         let names: Option<Vec<&str>> =
             value.as_array().and_then(|names| names.iter().map(Value::as_str).collect());
         let names = names.ok_or_else(|| self.wrong("`architectures` is not a list of names.".to_owned()))?;
-        Ok(!names.is_empty() && !names.contains(&family.classifier))
+        if names.is_empty() {
+            return Ok(Some(HeadKind::Labels));
+        }
+        Ok(HeadKind::ALL.into_iter().find(|kind| names.contains(&family.class_of(*kind).as_str())))
     }
 
     /// What the configuration says of a head; transformers' default is two labels without names.
-    fn task(&self) -> Result<Option<Task>> {
+    fn task(&self, head: HeadKind) -> Result<Option<Task>> {
+        match head {
+            HeadKind::Choice => return Ok(Some(Task::Choice)),
+            HeadKind::Span => return Ok(Some(Task::Span)),
+            HeadKind::Labels | HeadKind::Words => {}
+        }
         let labels = match self.get("id2label") {
             Some(names) => self.labels(names)?,
             None => {
@@ -294,6 +291,9 @@ impl Entries<'_> {
                 (0..count.min(1 << 16)).map(|number| format!("LABEL_{number}")).collect()
             }
         };
+        if head == HeadKind::Words {
+            return Ok(Some(Task::Words(labels)));
+        }
         match self.get("problem_type").map(|kind| kind.as_str().unwrap_or("?")) {
             Some("single_label_classification") => Ok(Some(Task::Classes(labels))),
             Some("regression") if labels.len() == 1 => Ok(Some(Task::Regression)),

@@ -7,9 +7,9 @@ use evenkeel::text::printable;
 use evenkeel::{Checkpoint, OpenOptions};
 use serde_json::{Map, Value};
 
-use super::bert::Bert;
 use super::config::{self, Config};
-use super::roberta::Roberta;
+use super::heads::{is_of_head, mark};
+use super::stack::Stack;
 use super::weights::{Weights, by_name};
 use super::{Model, Settings, Task};
 use crate::error::{Error, Result};
@@ -37,7 +37,7 @@ pub struct Directory {
     /// Its entries, in their order.
     pub(super) config_entries: Map<String, Value>,
     tokenizer: Vec<PathBuf>,
-    /// Whether it holds a head that classifies texts.
+    /// Whether it holds the head that its configuration tells of.
     has_head: bool,
 }
 
@@ -64,9 +64,8 @@ impl Directory {
         let (config_text, config_entries) = config::read(&config_path)?;
         let config = Config::new(&config_path, &config_entries)?;
         let tensors = by_name(&path, &checkpoint)?;
-        let output =
-            if config.family.is_roberta { "classifier.out_proj.weight" } else { "classifier.weight" };
-        let has_head = tensors.contains_key(output) && !config.is_other_class;
+        let is_there = |head| tensors.contains_key(mark(head, config.family.is_roberta));
+        let has_head = config.head.is_some_and(is_there);
         if has_head && config.task.is_none() {
             let reason = "its head does not choose one of several labels, nor predict one number \
                           (`problem_type` and `id2label`).";
@@ -102,37 +101,38 @@ impl Directory {
         self.config.task.as_ref().filter(|_| self.has_head)
     }
 
-    /// Makes the model for a task: with the head that is there, if it is for this task, or with a new
-    /// one, if there is none or [`Settings::new_head`] wants it.
+    /// Makes the model for a task: with the head that is there, if it is of the kind that this task needs, or
+    /// with a new one, if there is none of that kind or [`Settings::new_head`] wants it.
     ///
     /// # Errors
-    /// [`Error::Option`] where the task is not the head's; [`Error::Model`] where a tensor is missing or
+    /// [`Error::Option`] where the head is of that kind, but for other labels; [`Error::Model`] where a tensor is missing or
     /// has another shape than the configuration says; those of reading.
     pub fn load(self, task: &Task, settings: Settings) -> Result<Pretrained> {
         self.check(task, settings)?;
-        let new_head = !self.has_head || settings.new_head;
+        let new_head = self.head_for(task).is_none() || settings.new_head;
         let tensors = by_name(&self.path, &self.checkpoint)?;
         let config = &self.config;
         let weights = Weights::new(&self.path, &self.checkpoint, &tensors, config, new_head, settings)?;
         let bare = weights.prefix().is_empty();
-        let model: Box<dyn Model> = if config.family.is_roberta {
-            Box::new(Roberta::new(weights, config, task, settings)?)
-        } else {
-            Box::new(Bert::new(weights, config, task, settings)?)
-        };
+        let model: Box<dyn Model> = Box::new(Stack::new(weights, config, task, settings)?);
         let new = |name: &&str| !tensors.contains_key(name);
         let initialised = model.parameters().iter().map(|parameter| parameter.name.as_str());
-        let in_head = |name: &&str| new_head && name.starts_with("classifier.");
+        let in_head = |name: &&str| new_head && is_of_head(name);
         let initialised = initialised.filter(|name| new(name) || in_head(name)).map(str::to_owned).collect();
         let added_prefix = (new_head && bare).then(|| format!("{}.", config.family.prefix));
         Ok(Pretrained { model, task: task.clone(), initialised, new_head, added_prefix, source: self })
+    }
+
+    /// The task of its head, where that is of the kind that another task needs.
+    fn head_for(&self, task: &Task) -> Option<&Task> {
+        self.task().filter(|head| head.head() == task.head())
     }
 
     fn check(&self, task: &Task, settings: Settings) -> Result<()> {
         let refuse = |reason: String| {
             Err(Error::Option(format!("{}: {reason}", printable(&self.path.to_string_lossy()))))
         };
-        if let Task::Classes(labels) = task {
+        if let Task::Classes(labels) | Task::Words(labels) = task {
             let distinct: std::collections::HashSet<&String> = labels.iter().collect();
             if labels.len() < 2 || distinct.len() < labels.len() {
                 return refuse(format!(
@@ -142,31 +142,31 @@ impl Directory {
                 ));
             }
         }
-        let head = match self.task() {
+        let head = match self.head_for(task) {
             Some(head) if !settings.new_head => head,
             _ => return Ok(()),
         };
-        match (head, task) {
-            (Task::Regression, Task::Regression) => Ok(()),
-            (Task::Classes(own), Task::Classes(labels)) if own.len() != labels.len() => refuse(format!(
+        let of = |task: &Task| match task {
+            Task::Classes(labels) | Task::Words(labels) => Some(labels.clone()),
+            Task::Regression | Task::Choice | Task::Span => None,
+        };
+        match (of(head), of(task)) {
+            (None, None) => Ok(()),
+            (Some(own), Some(labels)) if own.len() != labels.len() => refuse(format!(
                 "the model's head knows {} labels ({}), the data has {} ({}).",
                 own.len(),
-                listed(own),
+                listed(&own),
                 labels.len(),
-                listed(labels)
+                listed(&labels)
             )),
-            (Task::Classes(own), Task::Classes(labels)) if own != labels && !is_nameless(own) => {
-                refuse(format!(
-                    "the labels of the model's head are {}, in this order; those of the data are {}.",
-                    listed(own),
-                    listed(labels)
-                ))
-            }
-            (Task::Classes(_), Task::Classes(_)) => Ok(()),
-            (Task::Regression, Task::Classes(_)) => {
-                refuse("the model's head predicts a number, the data has labels.".to_owned())
-            }
-            (Task::Classes(own), Task::Regression) => refuse(format!(
+            (Some(own), Some(labels)) if own != labels && !is_nameless(&own) => refuse(format!(
+                "the labels of the model's head are {}, in this order; those of the data are {}.",
+                listed(&own),
+                listed(&labels)
+            )),
+            (Some(_), Some(_)) => Ok(()),
+            (None, Some(_)) => refuse("the model's head predicts a number, the data has labels.".to_owned()),
+            (Some(own), None) => refuse(format!(
                 "the model's head chooses one of {} labels, but a number is to be predicted.",
                 own.len()
             )),

@@ -1,19 +1,19 @@
-//! Encoders with a head that classifies or predicts a number: BERT, RoBERTa, and what is built like them.
+//! Encoders with a head that classifies, predicts a number, chooses a text or finds an answer: BERT, RoBERTa,
+//! and what is built like them.
 //!
 //! ```text
 //! Hugging Face directory ── Directory ── load(Task) ── Pretrained ── write ── Hugging Face directory
 //!                            (config.rs,                │
-//!                             weights.rs)               └── Model (bert.rs, roberta.rs: embeddings, encoder, head)
+//!                             weights.rs)               └── Model (stack.rs: embeddings, encoder, head)
 //! ```
 //!
 //! Parameters keep the names of the checkpoint. They are trained in F32, whatever they were stored as.
 
-mod bert;
 mod config;
 mod directory;
 mod embeddings;
 mod encoder;
-mod roberta;
+mod heads;
 mod stack;
 mod task;
 mod weights;
@@ -38,6 +38,9 @@ pub struct Batch {
     pub mask: Option<Tensor>,
     /// Which of the two texts a token belongs to, of the same shape and type; `None`: all to the first.
     pub token_types: Option<Tensor>,
+    /// For [`Task::Words`]: by what the states of the tokens are multiplied for the mean of each word's,
+    /// examples × 2 × length, `Kind::Float`.
+    pub words: Option<Tensor>,
 }
 
 /// A model that gives numbers for texts.
@@ -45,8 +48,8 @@ pub trait Model {
     /// What is trained, always in the same order: embeddings, layers, head.
     fn parameters(&self) -> &[Parameter];
 
-    /// The numbers of each example, examples × outputs, in F32: a graph hangs on them in
-    /// [`Mode::Train`]. What dropout drops follows from the state of libtorch's generator alone, with
+    /// The numbers of each row of the batch, rows × [`Task::outputs`], in F32 (of a [`Task::Span`] those of
+    /// each token: rows × length × 2): a graph hangs on them in [`Mode::Train`]. What dropout drops follows from the state of libtorch's generator alone, with
     /// and without recomputing.
     ///
     /// # Errors

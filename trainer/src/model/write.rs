@@ -150,8 +150,12 @@ impl Pretrained {
         entries.insert("id2label".to_owned(), id2label.into());
         entries.insert("label2id".to_owned(), label2id.into());
         if self.new_head {
-            entries.insert("architectures".to_owned(), json!([source.config.family.classifier]));
-            entries.insert("problem_type".to_owned(), json!(self.task.problem_type()));
+            let class = source.config.family.class_of(self.task.head());
+            entries.insert("architectures".to_owned(), json!([class]));
+            match self.task.problem_type() {
+                Some(kind) => entries.insert("problem_type".to_owned(), json!(kind)),
+                None => entries.shift_remove("problem_type"),
+            };
         }
         pretty(&Value::Object(entries))
     }
