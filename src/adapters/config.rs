@@ -38,6 +38,8 @@ pub(super) struct AdapterConfig {
     /// overwrites module by module, so that shapes have the last word.
     pub fan_in_fan_out: bool,
     modules_to_save: Vec<String>,
+    /// The factor of every product, whatever the file says.
+    fixed_scale: Option<f64>,
 }
 
 /// The file's entries that are looked at; the many others concern the training.
@@ -91,7 +93,11 @@ impl AdapterConfig {
         Self::parse(companion, &text)
     }
 
-    fn parse(companion: Companion, text: &[u8]) -> Result<AdapterConfig> {
+    /// Checks the text of a configuration.
+    ///
+    /// # Errors
+    /// As [`AdapterConfig::read`], but for reading.
+    pub fn parse(companion: Companion, text: &[u8]) -> Result<AdapterConfig> {
         let path = companion.path();
         let wrong = |reason: String| malformed(path, reason);
         // Lists would be taken for the entries in their order.
@@ -126,8 +132,14 @@ impl AdapterConfig {
             alphas: patterns("alpha_pattern", raw.alpha_pattern)?,
             fan_in_fan_out: raw.fan_in_fan_out == Some(true),
             modules_to_save: raw.modules_to_save.unwrap_or_default(),
+            fixed_scale: None,
             companion,
         })
+    }
+
+    /// The same with another factor of every product, if one is given.
+    pub fn with_scale(self, scale: Option<f64>) -> AdapterConfig {
+        AdapterConfig { fixed_scale: scale, ..self }
     }
 
     /// The file that it was read from.
@@ -158,7 +170,7 @@ impl AdapterConfig {
         let rank = self.ranks.find(module).map_or(self.rank, |rank| rank as usize);
         let alpha = self.alphas.find(module).unwrap_or(self.alpha);
         let divisor = if self.rank_stabilised { (rank as f64).sqrt() } else { rank as f64 };
-        let scale = alpha / divisor;
+        let scale = self.fixed_scale.unwrap_or(alpha / divisor);
         if scale.is_finite() {
             return Ok((rank, scale));
         }

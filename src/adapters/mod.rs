@@ -81,10 +81,29 @@ impl Adapter {
     pub fn read(weights: &Path, files: &mut Files, options: &OpenOptions) -> Result<Adapter> {
         let directory = weights.parent().unwrap_or(Path::new(""));
         // Before the weights: of an adapter that is not read nothing else is of interest.
-        let config = AdapterConfig::read(directory)?;
+        let config = AdapterConfig::read(directory)?.with_scale(options.adapter_scale);
         let (format, mut contents) = read_file(files, weights, options)?;
         format.settle(&mut contents);
         let Contents { tensors, left_out, .. } = contents;
+        Adapter::new(weights, config, tensors, left_out)
+    }
+
+    /// An adapter that is in no file: the text of its configuration, and its tensors.
+    ///
+    /// # Errors
+    /// As [`Adapter::read`].
+    pub fn in_memory(config: &[u8], tensors: Vec<Tensor>, scale: Option<f64>) -> Result<Adapter> {
+        let path = Path::new(AdapterConfig::FILE);
+        let config = AdapterConfig::parse(Companion::absent(path), config)?.with_scale(scale);
+        Adapter::new(Path::new("the adapter in training"), config, tensors, Vec::new())
+    }
+
+    fn new(
+        weights: &Path,
+        config: AdapterConfig,
+        tensors: Vec<Tensor>,
+        left_out: Vec<LeftOut>,
+    ) -> Result<Adapter> {
         let wrong = |reason| Error::Malformed { path: weights.to_path_buf(), format: "PEFT adapter", reason };
         if tensors.is_empty() {
             return Err(wrong("it holds no tensors".to_owned()));

@@ -272,7 +272,7 @@ pub(super) fn describe(checkpoint: &Checkpoint, layout: &Layout) -> report::Chec
         architecture: layout.naming.architecture().map(str::to_owned),
         parameters: parameters(checkpoint),
         tensors: checkpoint.tensors().len(),
-        files: checkpoint.files().iter().map(file).collect(),
+        files: checkpoint.files().iter().map(|f| file(f)).collect(),
         revision: checkpoint.revision().map(str::to_owned),
         adapters: checkpoint.adapters().to_vec(),
     }

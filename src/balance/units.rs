@@ -1,8 +1,8 @@
 //! Which parameters share a learning rate, decided once from a report and never changed.
 //!
 //! By block (the paper's way for transformers) all tensors of a block get the rate that its linear
-//! layers' mean metric asks for. By layer each scheduled tensor has its own, which its bias shares. All
-//! that is in no unit keeps the base rate.
+//! layers' mean metric asks for. By layer each scheduled tensor has its own, which its bias and its LoRA adapter
+//! share. All that is in no unit keeps the base rate.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -167,6 +167,7 @@ fn by_layers(report: &Report, parameters: &[&str]) -> Units {
         for name in matrix.tensors.iter().chain(&matrix.aliases) {
             unit_of.insert(name.clone(), unit);
             unit_of.extend(bias_of(name).map(|bias| (bias, unit)));
+            unit_of.extend(factors_of(name).into_iter().flatten().map(|factor| (factor, unit)));
         }
     }
     let of_parameter = parameters.iter().map(|name| unit_of.get(*name).copied()).collect();
@@ -208,6 +209,12 @@ fn bias_of(weight: &str) -> Option<String> {
     Some(module.map_or(bias.clone(), |module| format!("{module}.{bias}")))
 }
 
+/// The factors of a weight's LoRA adapter, which share its rate.
+fn factors_of(weight: &str) -> Option<[String; 2]> {
+    let module = weight.strip_suffix(".weight")?;
+    Some(["A", "B"].map(|factor| format!("{module}.lora_{factor}.weight")))
+}
+
 fn exclude(units: &mut [Unit], pattern: &str) -> Result<()> {
     let invalid = |e: globset::Error| {
         Error::Setting(format!("--exclude takes name patterns such as '*.layer.0': {e}."))
@@ -247,6 +254,12 @@ mod tests {
         for (weight, bias) in pairs {
             assert_eq!(bias_of(weight).as_deref(), bias);
         }
+    }
+
+    #[test]
+    fn an_adapter_goes_with_its_weight() {
+        assert_eq!(factors_of("a.q.weight").unwrap(), ["a.q.lora_A.weight", "a.q.lora_B.weight"]);
+        assert_eq!(factors_of("a.in_proj_weight"), None);
     }
 
     fn plan(names: &[&str], excluded: &[usize]) -> Plan {

@@ -117,6 +117,9 @@ pub struct Input {
     /// W + scale·B·A (may be given several times; an adapter as PATH is analysed without its base)
     #[arg(long = "adapter", value_name = "DIR", help_heading = "Input")]
     adapters: Vec<PathBuf>,
+    /// Take this for the scale of every adapter [default: what the adapter says, alpha/r]
+    #[arg(long, value_name = "X", requires = "adapters", help_heading = "Input")]
+    adapter_scale: Option<f64>,
     /// Branch, tag or commit of a model in the Hugging Face cache [default: main]
     #[arg(long, value_name = "REVISION", help_heading = "Input")]
     revision: Option<String>,
@@ -138,6 +141,7 @@ impl Input {
             opened: super::sigbus::watch,
             revision: self.revision.clone(),
             adapters: self.adapters.clone(),
+            adapter_scale: self.adapter_scale,
             ignored_globals: self.ignore_global.clone(),
             ..OpenOptions::default()
         };

@@ -39,6 +39,9 @@ pub struct Options {
     pub rate: Rate,
     /// The optimizer.
     pub optimizer: Optimizer,
+    /// Train adapters of low rank in place of the weights.
+    #[serde(default)]
+    pub lora: Option<Lora>,
     /// The loop.
     pub training: Training,
     /// When it ends.
@@ -57,8 +60,10 @@ pub struct Options {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Data {
-    /// Text with labels, for encoders.
+    /// Text with labels.
     Text(TextData),
+    /// Prompts with answers, for language models.
+    Language(LanguageData),
 }
 
 impl Data {
@@ -66,6 +71,7 @@ impl Data {
     pub fn train(&self) -> &Path {
         match self {
             Data::Text(data) => &data.train,
+            Data::Language(data) => &data.train,
         }
     }
 }
@@ -102,6 +108,27 @@ pub struct TextData {
     pub doc_stride: usize,
     /// The part of a file with several that is evaluated on.
     pub eval_split: String,
+}
+
+/// Prompts with answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LanguageData {
+    /// The training file: JSONL, CSV, TSV or Parquet.
+    pub train: PathBuf,
+    /// The evaluation file; `None` holds back `eval_fraction` of the training examples.
+    pub eval: Option<PathBuf>,
+    /// The part that is held back.
+    pub eval_fraction: f64,
+    /// The column of the prompt, by name or by number from 0.
+    pub prompt: String,
+    /// The column of the answer.
+    pub answer: String,
+    /// The answers to choose from in an evaluation; empty where there is no choice.
+    pub candidates: Vec<String>,
+    /// Take only a part of the training examples.
+    pub subsample: Subsample,
+    /// Of longer inputs the prompt is cut.
+    pub max_length: usize,
 }
 
 /// Which training examples are taken.
@@ -207,6 +234,76 @@ pub struct Sam {
     pub rho: f64,
     /// The radius is relative to each weight.
     pub adaptive: bool,
+}
+
+/// LoRA (Hu et al. 2021): W stays as it is, and scale·B·A is learned beside it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lora {
+    /// r: the rows of A and the columns of B.
+    pub rank: usize,
+    /// α of the scale.
+    pub alpha: f64,
+    /// The scale is α/√r (rsLoRA, Kalajdzievski 2023) and not α/r.
+    pub rank_stabilised: bool,
+    /// Dropout on what enters A.
+    pub dropout: f64,
+    /// Which matrices get an adapter.
+    pub targets: Targets,
+    /// Modules that are trained whole beside the head, by the ends of their names.
+    pub save: Vec<String>,
+    /// What the spectra are of.
+    pub spectra: LoraSpectra,
+    /// Write the whole model with the adapters in it, and not the adapters alone.
+    pub merge: bool,
+}
+
+impl Lora {
+    /// The factor of B·A in the model.
+    pub fn scale(&self) -> f64 {
+        let rank = self.rank as f64;
+        self.alpha / if self.rank_stabilised { rank.sqrt() } else { rank }
+    }
+
+    /// The factor of B·A in the spectra.
+    pub fn spectral_scale(&self) -> f64 {
+        match self.spectra {
+            LoraSpectra::Scaled => self.scale(),
+            LoraSpectra::Unscaled => 1.0,
+        }
+    }
+}
+
+/// Which matrices get an adapter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Targets {
+    /// Those that PEFT takes for the family: queries and values.
+    Usual,
+    /// All of the model but its head.
+    AllLinear,
+    /// Those whose names are, or end behind a dot in, one of these.
+    Named(Vec<String>),
+}
+
+impl Targets {
+    /// The names, where there are some; `usual` are those of the family.
+    pub fn named(&self, usual: &[&str]) -> Option<Vec<String>> {
+        match self {
+            Targets::Usual => Some(usual.iter().map(|name| (*name).to_owned()).collect()),
+            Targets::AllLinear => None,
+            Targets::Named(names) => Some(names.clone()),
+        }
+    }
+}
+
+/// What the spectra of adapted matrices are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LoraSpectra {
+    /// The matrix as the model uses it: W + scale·B·A.
+    Scaled,
+    /// W + B·A, as the code of the paper's authors has it.
+    Unscaled,
 }
 
 /// The loop's own numbers.

@@ -154,6 +154,8 @@ pub struct Columns {
 pub struct Defaults {
     /// The highest base learning rate.
     pub peak: f64,
+    /// The same where adapters of low rank are trained.
+    pub lora_peak: f64,
     /// Examples in a batch.
     pub batch: usize,
     /// Passes over the training examples.
@@ -181,6 +183,7 @@ impl Default for Defaults {
 impl Defaults {
     const PAPER: Defaults = Defaults {
         peak: 2e-5,
+        lora_peak: 4e-4,
         batch: 16,
         epochs: 10,
         warmup: 0.06,
@@ -202,7 +205,7 @@ impl Defaults {
     };
     /// Of the rates {2e-4, 3e-4, 4e-4} that the paper searched for adapters, the middle one.
     const SCIENCE: Defaults =
-        Defaults { peak: 3e-4, batch: 128, epochs: 50, max_length: 256, ..Defaults::PAPER };
+        Defaults { peak: 3e-4, lora_peak: 3e-4, batch: 128, epochs: 50, max_length: 256, ..Defaults::PAPER };
 }
 
 /// A known task.

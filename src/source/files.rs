@@ -3,15 +3,16 @@
 use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{OpenOptions, Storage};
 use crate::error::{Error, Result};
 use crate::tensors::Bytes;
 
-/// The files that the tensors of a checkpoint lie in.
-#[derive(Debug)]
+/// The files that the tensors of a checkpoint lie in. A clone shares them, with their maps.
+#[derive(Clone, Debug)]
 pub struct Files {
-    storages: Vec<Storage>,
+    storages: Vec<Arc<Storage>>,
     mmap: bool,
     opened: fn(&Storage),
 }
@@ -42,18 +43,18 @@ impl Files {
 
     fn add(&mut self, storage: Storage) -> usize {
         (self.opened)(&storage);
-        self.storages.push(storage);
+        self.storages.push(Arc::new(storage));
         self.storages.len() - 1
     }
 
     /// Takes bytes that lie in no file, under a name for messages, and returns their number.
     pub(super) fn hold(&mut self, name: &str, bytes: Vec<u8>) -> usize {
-        self.storages.push(Storage::memory(name, bytes));
+        self.storages.push(Arc::new(Storage::memory(name, bytes)));
         self.storages.len() - 1
     }
 
     /// All of them, in the order of their numbers.
-    pub fn all(&self) -> &[Storage] {
+    pub fn all(&self) -> &[Arc<Storage>] {
         &self.storages
     }
 
@@ -63,12 +64,12 @@ impl Files {
     /// [`Error::NotFound`] for a number that was never given out.
     pub fn get(&self, file: usize) -> Result<&Storage> {
         let missing = || Error::NotFound(format!("the checkpoint has no file number {file}."));
-        self.storages.get(file).ok_or_else(missing)
+        self.storages.get(file).map(Arc::as_ref).ok_or_else(missing)
     }
 
     /// The name of a file without its directory; empty for a number that was never given out.
     pub fn name(&self, file: usize) -> &str {
-        self.storages.get(file).map_or("", Storage::name)
+        self.storages.get(file).map_or("", |storage| storage.name())
     }
 }
 

@@ -26,6 +26,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use companion::Companion;
 use locate::Located;
@@ -34,6 +35,7 @@ pub use config::ModelConfig;
 pub use files::Files;
 pub use gguf::Gguf;
 pub use keras::Keras;
+pub use memory::Held;
 pub use numpy::{Npy, Npz};
 pub use onnx::Onnx;
 pub use safetensors::Safetensors;
@@ -127,6 +129,8 @@ pub struct OpenOptions {
     /// LoRA adapters to be added to the weights, one after another: their directories, or their names
     /// in the cache.
     pub adapters: Vec<PathBuf>,
+    /// The factor of every adapter's B·A; `None` takes what each says of itself.
+    pub adapter_scale: Option<f64>,
     /// Globals that a torch file may name beyond the known ones, as `module.name`: each becomes an
     /// inert placeholder.
     pub ignored_globals: Vec<String>,
@@ -140,6 +144,7 @@ impl Default for OpenOptions {
             revision: None,
             cache: None,
             adapters: Vec::new(),
+            adapter_scale: None,
             ignored_globals: Vec::new(),
         }
     }
@@ -288,13 +293,13 @@ impl Checkpoint {
     }
 
     /// Its files, in the order of their names.
-    pub fn files(&self) -> &[Storage] {
+    pub fn files(&self) -> &[Arc<Storage>] {
         self.files.all()
     }
 
     /// Every path that it was read from, the weights first.
     pub fn inputs(&self) -> impl Iterator<Item = &Path> {
-        self.files().iter().map(Storage::path).chain(self.companions.iter().map(Companion::path))
+        self.files().iter().map(|file| file.path()).chain(self.companions.iter().map(Companion::path))
     }
 
     /// Its tensors, in the natural order of their names.
@@ -345,7 +350,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Changed`] with the first file that did.
     pub fn verify_unchanged(&self) -> Result<()> {
-        self.files().iter().try_for_each(Storage::verify_unchanged)?;
+        self.files().iter().try_for_each(|file| file.verify_unchanged())?;
         self.companions.iter().try_for_each(Companion::verify_unchanged)
     }
 }
@@ -364,7 +369,7 @@ pub(crate) fn read_file(
     let found = read(files);
     if found.is_err() {
         // A file that is just being written breaks rules; that it is being written is what to say.
-        files.all().iter().try_for_each(Storage::verify_unchanged)?;
+        files.all().iter().try_for_each(|file| file.verify_unchanged())?;
     }
     found
 }

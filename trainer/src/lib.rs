@@ -8,8 +8,10 @@
 //! files ────── data ───┘
 //! ```
 
+pub mod base;
 pub mod data;
 pub mod error;
+pub mod language;
 pub mod memory;
 pub mod model;
 pub mod optimizer;

@@ -1,7 +1,8 @@
 //! The directory of a run: what stands there before, during and after it.
 //!
 //! ```text
-//! OUT/                 config.json, tokenizer, model.safetensors: the result, once there is one
+//! OUT/                 config.json, tokenizer, model.safetensors: the result, once there is one;
+//!                      or adapter_config.json, adapter_model.safetensors
 //! OUT/report.json      what happened
 //! OUT/training/        log.csv, log.jsonl, events…, state/, best/ or last/
 //! ```
@@ -12,6 +13,9 @@ use crate::error::{Error, Result};
 
 /// The report's file name.
 pub const REPORT: &str = "report.json";
+
+/// What makes a directory a model, or an adapter.
+const CONFIGURATIONS: [&str; 2] = ["config.json", "adapter_config.json"];
 
 /// An output directory.
 #[derive(Clone, Debug)]
@@ -71,20 +75,20 @@ impl Output {
         &self.directory
     }
 
-    /// Moves the files of a finished model up into the directory, the configuration last: a directory
-    /// without one is no model yet. Where that was done before, nothing is left to do.
+    /// Moves the files of a finished model or adapter up into the directory, the configuration last: a
+    /// directory without one is neither yet. Where that was done before, nothing is left to do.
     ///
     /// # Errors
     /// Those of renaming.
     pub fn install(&self, model: &Path) -> Result<()> {
-        if !model.exists() && self.directory.join("config.json").is_file() {
+        if !model.exists() && CONFIGURATIONS.iter().any(|name| self.directory.join(name).is_file()) {
             return Ok(());
         }
         let mut files = Vec::new();
         for entry in std::fs::read_dir(model).map_err(Error::io("read", model))? {
             files.push(entry.map_err(Error::io("read", model))?.file_name());
         }
-        files.sort_by_key(|name| name == "config.json");
+        files.sort_by_key(|name| CONFIGURATIONS.iter().any(|configuration| name == configuration));
         for name in files {
             let from = model.join(&name);
             std::fs::rename(&from, self.directory.join(&name)).map_err(Error::io("move", &from))?;

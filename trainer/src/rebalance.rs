@@ -8,6 +8,7 @@ use evenkeel::{Checkpoint, OpenOptions, Report, Silent, analyze};
 use tch::{Cuda, Device};
 
 use crate::error::{Error, Result};
+use crate::language::Language;
 use crate::memory;
 use crate::optimizer::{AdafactorSettings, AdamSettings, Optimizer, SamSettings, Settings, SgdSettings};
 use crate::output::Output;
@@ -75,6 +76,10 @@ pub fn rebalance(options: &Options) -> Result<bool> {
 pub fn open(options: &Options, device: Device) -> Result<(Box<dyn Problem>, Vec<String>)> {
     match &options.data {
         Data::Text(data) => text::open(options, data, device),
+        Data::Language(data) => {
+            let (language, notes) = Language::open(options, data, device)?;
+            Ok((Box::new(language), notes))
+        }
     }
 }
 
@@ -117,8 +122,7 @@ fn conclude(
     output: &Output,
 ) -> Result<bool> {
     output.install(&finished.model)?;
-    let checkpoint = Checkpoint::open(output.directory(), &OpenOptions::default())?;
-    let after = analyze(&checkpoint, &balance.analysis, &Silent)?;
+    let after = analyze(&result(options, output)?, &balance.analysis, &Silent)?;
     let summary = Summary::new(options, finished, before, &after);
     let json =
         serde_json::to_vec_pretty(&summary).map_err(|e| Error::io("write", output.directory())(e.into()))?;
@@ -130,6 +134,19 @@ fn conclude(
         println!("The run is drawn in {}.", picture.display());
     }
     Ok(options.stop.target.is_none() || finished.stopped.reached_target())
+}
+
+/// The result as anybody else would open it: a model, or an adapter on its base.
+fn result(options: &Options, output: &Output) -> Result<Checkpoint> {
+    let Some(lora) = options.lora.as_ref().filter(|lora| !lora.merge) else {
+        return Ok(Checkpoint::open(output.directory(), &OpenOptions::default())?);
+    };
+    let options_of_base = OpenOptions {
+        adapters: vec![output.directory().to_path_buf()],
+        adapter_scale: Some(lora.spectral_scale()),
+        ..OpenOptions::default()
+    };
+    Ok(Checkpoint::open(&options.model, &options_of_base)?)
 }
 
 /// What is trained on what, in a line.

@@ -2,12 +2,13 @@
 //! fixtures/trainer_models.py, and MiniLM.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::BTreeMap;
+mod common;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use evenkeel::{Checkpoint, OpenOptions};
+use common::{close, edit, files, fixtures, matrix, numbers, tensors};
 use evenkeel_trainer::model::{Batch, Directory, Pretrained, Settings, Task};
 use evenkeel_trainer::training::Mode;
 use serde_json::{Value, json};
@@ -15,10 +16,6 @@ use tch::{Kind, Tensor, no_grad};
 
 /// Of logits and gradients, as the models are in single precision.
 const TOLERANCE: f64 = 1e-4;
-
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures")
-}
 
 fn expected() -> Value {
     let text = fs::read(fixtures().join("trainer/models/expected.json")).unwrap();
@@ -53,17 +50,6 @@ fn minilm(edits: &[(&str, Value)]) -> tempfile::TempDir {
     directory
 }
 
-/// Changes entries of a configuration; null removes one.
-fn edit(directory: &Path, edits: &[(&str, Value)]) {
-    let path = directory.join("config.json");
-    let mut config: serde_json::Map<String, Value> =
-        serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    for (key, value) in edits {
-        config.insert((*key).to_owned(), value.clone());
-    }
-    fs::write(path, serde_json::to_vec(&config).unwrap()).unwrap();
-}
-
 fn without_dropout() -> [(&'static str, Value); 3] {
     ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"].map(|key| (key, json!(0.0)))
 }
@@ -84,12 +70,6 @@ fn load(directory: &Path, task: &Task, settings: Settings) -> Pretrained {
     Directory::open(directory).unwrap().load(task, settings).unwrap()
 }
 
-fn matrix(rows: &Value) -> Tensor {
-    let rows: Vec<Vec<i64>> = serde_json::from_value(rows.clone()).unwrap();
-    let shape = [rows.len() as i64, rows[0].len() as i64];
-    Tensor::from_slice(&rows.concat()).view(shape)
-}
-
 fn batch(case: &Value) -> Batch {
     let mask = matrix(&case["attention_mask"]);
     let padded = mask.min().int64_value(&[]) == 0;
@@ -97,6 +77,7 @@ fn batch(case: &Value) -> Batch {
         ids: matrix(&case["input_ids"]),
         mask: padded.then_some(mask),
         token_types: case.get("token_type_ids").map(matrix),
+        places: None,
         words: case.get("words").map(|words| means(words, case["input_ids"][0].as_array().unwrap().len())),
     }
 }
@@ -125,18 +106,10 @@ fn targets(case: &Value, task: &Task) -> Tensor {
         Task::Classes(_) | Task::Words(_) | Task::Choice => {
             Tensor::from_slice(&serde_json::from_value::<Vec<i64>>(case["targets"].clone()).unwrap())
         }
-        Task::Regression => {
+        Task::Regression | Task::Language => {
             Tensor::from_slice(&serde_json::from_value::<Vec<f32>>(case["targets"].clone()).unwrap())
         }
     }
-}
-
-fn numbers(tensor: &Tensor) -> Vec<f64> {
-    Vec::try_from(&tensor.detach().to_kind(Kind::Double).flatten(0, -1).contiguous()).unwrap()
-}
-
-fn close(a: f64, b: f64, tolerance: f64) -> bool {
-    (a - b).abs() <= tolerance * b.abs().max(1.0)
 }
 
 fn assert_logits(model: &Pretrained, case: &Value, what: &str) {
@@ -294,28 +267,6 @@ fn evaluation_between_steps_leaves_gradients_whole() {
     assert!(flat(&gradients(&model, case).1) == alone.1);
 }
 
-/// Every tensor of a checkpoint: its type, shape and bytes.
-fn tensors(directory: &Path) -> BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
-    let checkpoint = Checkpoint::open(directory, &OpenOptions::default()).unwrap();
-    let mut found = BTreeMap::new();
-    for tensor in checkpoint.tensors() {
-        let bytes = checkpoint.read(tensor, 0..tensor.elements).unwrap().into_owned();
-        for name in std::iter::once(&tensor.name).chain(&tensor.aliases) {
-            found.insert(name.clone(), (tensor.dtype.name().to_owned(), tensor.shape.clone(), bytes.clone()));
-        }
-    }
-    found
-}
-
-fn files(directory: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(directory)
-        .unwrap()
-        .map(|file| file.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
-}
-
 fn metadata(file: &Path) -> Value {
     let bytes = fs::read(file).unwrap();
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -469,7 +420,7 @@ fn what_cannot_be_trained_is_named() {
     for (edits, part) in [
         (
             vec![("model_type", json!("t5"))],
-            "`t5` is not supported; this version trains bert, roberta, xlm-roberta, camembert.",
+            "`t5` is not supported; this version trains bert, roberta, xlm-roberta, camembert, llama, mistral, qwen2, qwen3.",
         ),
         (vec![("model_type", Value::Null)], "`model_type` is missing"),
         (vec![("hidden_size", json!("big"))], "`hidden_size` is \"big\", not a size."),
@@ -556,7 +507,7 @@ fn words_must_be_marked() {
     let directory = small("bert", "words");
     let model = load(directory.path(), &task("words"), Settings::default());
     let ids = Tensor::full([1, 4], 3_i64, (Kind::Int64, tch::Device::Cpu));
-    let batch = Batch { ids, mask: None, token_types: None, words: None };
+    let batch = Batch { ids, mask: None, token_types: None, places: None, words: None };
     let message = model.model().logits(&batch, Mode::Evaluate).unwrap_err().to_string();
     assert!(message.contains("where its words are"), "{message}");
 }
@@ -568,7 +519,9 @@ fn a_batch_that_does_not_fit_is_an_error() {
     assert_eq!(model.model().max_length(), 40);
     let ids = |shape: &[i64]| Tensor::full(shape, 3_i64, (Kind::Int64, tch::Device::Cpu));
     let logits = |ids, mask| {
-        model.model().logits(&Batch { ids, mask, token_types: None, words: None }, Mode::Evaluate)
+        model
+            .model()
+            .logits(&Batch { ids, mask, token_types: None, places: None, words: None }, Mode::Evaluate)
     };
     assert_eq!(logits(ids(&[2, 40]), None).unwrap().size(), [2, 2]);
     for (ids, mask) in

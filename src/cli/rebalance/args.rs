@@ -6,14 +6,15 @@ use anyhow::{Result, anyhow, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, ValueEnum};
 use evenkeel::Settings;
-use evenkeel::balance::{Decay, Gain, Mapping, Measure, Target};
+use evenkeel::balance::{Gain, Mapping, Measure, Target};
 use evenkeel::rebalance::options::{
-    Balance, Choice, Data, Interval, Keep, Optimizer, OptimizerKind, Options, Rate, Sam, Stop, Subsample,
-    TextData, Training,
+    Balance, Choice, Data, Interval, LanguageData, Options, Stop, Subsample, TextData,
 };
 use evenkeel::rebalance::presets::{Defaults, Form, MetricName, PRESETS, Preset};
 
 use super::super::args::Fit;
+use super::lora::LoraArgs;
+use super::training::{OptimizerArgs, TrainingArgs};
 use super::values::{fraction, gain, interval, pair, positive};
 
 const EXAMPLES: &str = "\
@@ -28,6 +29,8 @@ Examples:
   # Questions that a text answers, with a new head on the encoder
   evenkeel rebalance roberta-base --preset squad --train train-v1.1.json --eval dev-v1.1.json --subsample 0.01 \\
       --output out
+  # Adapters of rank 8 in place of the weights, as PEFT saves them
+  evenkeel rebalance roberta-base --preset sst2 --train train.tsv --lora 8 --output adapter
 
   # What would happen: blocks, rates, memory, steps
   evenkeel rebalance models/minilm --train train.jsonl --output out --dry-run
@@ -37,7 +40,7 @@ Examples:
 
 Exit codes: 0 the target was reached, or none was given; 1 the target was not reached; 2 an error.";
 
-/// Fine-tune a text classifier with layer-wise learning rates until its blocks are more evenly trained
+/// Fine-tune a model with layer-wise learning rates until its blocks are more evenly trained
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RebalanceOptions {
@@ -55,6 +58,8 @@ pub struct RebalanceOptions {
     pub fit: Fit,
     #[command(flatten)]
     optimizer: OptimizerArgs,
+    #[command(flatten)]
+    lora: LoraArgs,
     #[command(flatten)]
     training: TrainingArgs,
     #[command(flatten)]
@@ -97,6 +102,12 @@ struct DataArgs {
     /// Column of the label [default: the preset's, else label]
     #[arg(long, value_name = "COLUMN")]
     label: Option<String>,
+    /// Column of the prompt of a language model, which learns --answer alone
+    #[arg(long, value_name = "COLUMN", requires = "answer", conflicts_with_all = ["text", "text_pair", "label", "preset", "regression", "metric"])]
+    prompt: Option<String>,
+    /// Column of the answer; with --labels evaluations choose among these
+    #[arg(long, value_name = "COLUMN", requires = "prompt")]
+    answer: Option<String>,
     /// The labels in the order of their numbers [default: the preset's, the model's, or those that occur]
     #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
     labels: Vec<String>,
@@ -188,108 +199,6 @@ enum WaitName {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Optimizer")]
-struct OptimizerArgs {
-    /// The optimizer
-    #[arg(long, value_enum, default_value = "adamw")]
-    optimizer: OptimizerName,
-    /// The highest base learning rate [default: the preset's, else 2e-5]
-    #[arg(long, visible_alias = "lr", value_name = "X")]
-    learning_rate: Option<f64>,
-    /// How it falls after the warm-up
-    #[arg(long, value_enum, default_value = "linear")]
-    decay: DecayName,
-    /// Epochs between two steps of --decay step
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    step_epochs: u64,
-    /// What the rate is multiplied by at a step
-    #[arg(long, value_name = "X", default_value_t = 0.5)]
-    step_factor: f64,
-    /// The part of all steps in which the rate rises from 0
-    #[arg(long, value_name = "X", default_value_t = 0.06)]
-    warmup: f64,
-    /// On everything but biases and norms [default: 0.1]
-    #[arg(long, value_name = "X")]
-    weight_decay: Option<f64>,
-    /// Decay of the first moment; momentum of sgd
-    #[arg(long, value_name = "X", default_value_t = 0.9)]
-    beta1: f64,
-    /// Decay of the second moment
-    #[arg(long, value_name = "X", default_value_t = 0.999)]
-    beta2: f64,
-    /// Added to the denominator
-    #[arg(long, value_name = "X", default_value_t = 1e-8)]
-    epsilon: f64,
-    /// Sharpness-aware minimisation with this radius
-    #[arg(long, value_name = "RHO")]
-    sam: Option<f64>,
-    /// The radius of --sam is relative to each weight
-    #[arg(long, requires = "sam")]
-    adaptive_sam: bool,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum OptimizerName {
-    #[value(name = "adamw")]
-    AdamW,
-    Adam,
-    Adafactor,
-    Sgd,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum DecayName {
-    Linear,
-    Cosine,
-    Step,
-    Constant,
-}
-
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Training")]
-struct TrainingArgs {
-    /// Passes over the training examples [default: 10]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    epochs: Option<u64>,
-    /// Examples in a batch [default: 16]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    batch: Option<u32>,
-    /// Batches whose gradients are added up for one step
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    accumulate: u32,
-    /// Scale gradients down to this norm; 0 leaves them
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
-    clip: f64,
-    /// Keep only the inputs of blocks for the backward pass: less memory, a third more time
-    #[arg(long)]
-    gradient_checkpointing: bool,
-    /// Matrix products in bfloat16
-    #[arg(long)]
-    bf16: bool,
-    /// Everything random follows from it
-    #[arg(long, value_name = "N", default_value_t = 13)]
-    seed: u64,
-    /// auto, cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: String,
-    /// Threads of the CPU [default: what the machine or its container allows]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
-    /// Steps between two states on the disk [default: once an epoch]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    save_steps: Option<u64>,
-    /// Which state is the result
-    #[arg(long, value_enum, default_value = "best")]
-    keep: KeepName,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum KeepName {
-    Best,
-    Last,
-}
-
-#[derive(Debug, Args)]
 #[command(next_help_heading = "Stopping (before the last epoch)")]
 struct StopArgs {
     /// When the STD of alpha has dropped by so much from the start's, and no better model comes after that
@@ -312,24 +221,22 @@ impl RebalanceOptions {
     pub fn resolve(&self) -> Result<Options> {
         let preset = self.data.preset.as_deref().and_then(Preset::named);
         let defaults = preset.map_or_else(Defaults::default, |preset| preset.defaults);
-        let target = self.stop.target()?;
+        let (target, lora) = (self.stop.target()?, self.lora.resolve()?);
         Ok(Options {
             model: self.model.clone(),
             output: self.output.clone(),
-            data: Data::Text(self.data.resolve(preset, &defaults)?),
+            data: self.data.resolve(preset, &defaults)?,
             balance: self.balance.resolve(&self.fit, target.is_some())?,
-            rate: self.optimizer.rate(&defaults)?,
+            rate: self.optimizer.rate(if lora.is_some() { defaults.lora_peak } else { defaults.peak })?,
             optimizer: self.optimizer.resolve(&defaults)?,
+            lora,
             training: self.training.resolve(&defaults)?,
             stop: Stop {
                 target,
                 patience: self.stop.patience,
                 max_metric_drop: positive("--max-metric-drop", self.stop.max_metric_drop)?,
             },
-            result: match self.training.keep {
-                KeepName::Best => Keep::Best,
-                KeepName::Last => Keep::Last,
-            },
+            result: self.training.keep(),
             resume: self.resume,
             dry_run: self.dry_run,
             quiet: self.quiet,
@@ -338,7 +245,40 @@ impl RebalanceOptions {
 }
 
 impl DataArgs {
-    fn resolve(&self, preset: Option<&Preset>, defaults: &Defaults) -> Result<TextData> {
+    fn resolve(&self, preset: Option<&Preset>, defaults: &Defaults) -> Result<Data> {
+        match (&self.prompt, &self.answer) {
+            (Some(prompt), Some(answer)) => self.language(prompt, answer, defaults).map(Data::Language),
+            _ => self.texts(preset, defaults).map(Data::Text),
+        }
+    }
+
+    fn language(&self, prompt: &str, answer: &str, defaults: &Defaults) -> Result<LanguageData> {
+        Ok(LanguageData {
+            train: self.train.clone(),
+            eval: self.eval.clone(),
+            eval_fraction: fraction("--eval-fraction", self.eval_fraction)?,
+            prompt: prompt.to_owned(),
+            answer: answer.to_owned(),
+            candidates: self.labels.clone(),
+            subsample: self.part(defaults)?,
+            max_length: self.max_length.unwrap_or(defaults.max_length),
+        })
+    }
+
+    /// The part of the training examples that is taken.
+    fn part(&self, defaults: &Defaults) -> Result<Subsample> {
+        Ok(Subsample {
+            ratio: if self.subsample == 1.0 { 1.0 } else { fraction("--subsample", self.subsample)? },
+            choice: match self.subsample_choice {
+                None => defaults.choice,
+                Some(ChoiceName::First) => Choice::First,
+                Some(ChoiceName::Random) => Choice::Random,
+                Some(ChoiceName::Stratified) => Choice::Stratified,
+            },
+        })
+    }
+
+    fn texts(&self, preset: Option<&Preset>, defaults: &Defaults) -> Result<TextData> {
         let form = preset.map_or(Form::Texts, |preset| preset.form);
         if form != Form::Texts {
             self.refuse_columns()?;
@@ -375,15 +315,7 @@ impl DataArgs {
             labels,
             regression,
             metrics,
-            subsample: Subsample {
-                ratio: if self.subsample == 1.0 { 1.0 } else { fraction("--subsample", self.subsample)? },
-                choice: match self.subsample_choice {
-                    None => defaults.choice,
-                    Some(ChoiceName::First) => Choice::First,
-                    Some(ChoiceName::Random) => Choice::Random,
-                    Some(ChoiceName::Stratified) => Choice::Stratified,
-                },
-            },
+            subsample: self.part(defaults)?,
             max_length: self.max_length.unwrap_or(defaults.max_length),
             doc_stride: self.doc_stride,
             eval_split: self.eval_split.clone(),
@@ -454,63 +386,6 @@ impl BalanceArgs {
             analysis,
             interval: self.spectra_interval,
             wait: self.spectra.map(|wait| wait == WaitName::Sync),
-        })
-    }
-}
-
-impl OptimizerArgs {
-    fn rate(&self, defaults: &Defaults) -> Result<Rate> {
-        let decay = match self.decay {
-            DecayName::Linear => Decay::Linear,
-            DecayName::Cosine => Decay::Cosine,
-            DecayName::Step => Decay::Step { every_epochs: self.step_epochs, gamma: self.step_factor },
-            DecayName::Constant => Decay::Constant,
-        };
-        if !(0.0..1.0).contains(&self.warmup) {
-            bail!("--warmup is a part of all steps: at least 0 and below 1.");
-        }
-        let peak = positive("--learning-rate", Some(self.learning_rate.unwrap_or(defaults.peak)))?;
-        Ok(Rate { peak: peak.unwrap_or(defaults.peak), decay, warmup: self.warmup })
-    }
-
-    fn resolve(&self, defaults: &Defaults) -> Result<Optimizer> {
-        let kind = match self.optimizer {
-            OptimizerName::AdamW => OptimizerKind::AdamW,
-            OptimizerName::Adam => OptimizerKind::Adam,
-            OptimizerName::Adafactor => OptimizerKind::Adafactor,
-            OptimizerName::Sgd => OptimizerKind::Sgd,
-        };
-        for (name, value) in [("--beta1", self.beta1), ("--beta2", self.beta2)] {
-            if !(0.0..1.0).contains(&value) {
-                bail!("{name} is at least 0 and below 1.");
-            }
-        }
-        let weight_decay = self.weight_decay.unwrap_or(defaults.weight_decay);
-        if !(0.0..f64::INFINITY).contains(&weight_decay) {
-            bail!("--weight-decay is a number of at least 0.");
-        }
-        positive("--epsilon", Some(self.epsilon))?;
-        let sam = positive("--sam", self.sam)?.map(|rho| Sam { rho, adaptive: self.adaptive_sam });
-        Ok(Optimizer { kind, beta1: self.beta1, beta2: self.beta2, epsilon: self.epsilon, weight_decay, sam })
-    }
-}
-
-impl TrainingArgs {
-    fn resolve(&self, defaults: &Defaults) -> Result<Training> {
-        if !(0.0..f64::INFINITY).contains(&self.clip) {
-            bail!("--clip is a norm of at least 0.");
-        }
-        Ok(Training {
-            epochs: self.epochs.unwrap_or(defaults.epochs),
-            batch: self.batch.map_or(defaults.batch, |n| n as usize),
-            accumulation: self.accumulate as usize,
-            clip: self.clip,
-            checkpointing: self.gradient_checkpointing,
-            bf16: self.bf16,
-            seed: self.seed,
-            device: self.device.clone(),
-            threads: self.threads.map_or(0, usize::from),
-            save_steps: self.save_steps,
         })
     }
 }

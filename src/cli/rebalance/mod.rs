@@ -1,6 +1,8 @@
 //! `evenkeel rebalance`: the options go to the trainer, which takes over from here.
 
 mod args;
+mod lora;
+mod training;
 mod values;
 
 use std::process::Command;

@@ -26,7 +26,7 @@ mod windows;
 
 pub use examples::{Batch, Examples};
 pub use labels::{Labels, Targets};
-pub use language::PromptedExample;
+pub use language::{Asked, Dialogues, Prompted, PromptedExample, Query};
 pub use prepare::{Layout, Prepared, Sources, prepare};
 pub use questions::{Answer, Question, Questions};
 pub use readers::{read, records};

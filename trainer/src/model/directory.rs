@@ -2,17 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
+use evenkeel::rebalance::options::Lora;
 use evenkeel::source::{Format as _, Safetensors, Torch};
 use evenkeel::text::printable;
 use evenkeel::{Checkpoint, OpenOptions};
 use serde_json::{Map, Value};
 
-use super::config::{self, Config};
+use super::adapter::is_factor;
+use super::config::{self, Config, Kind};
 use super::heads::{is_of_head, mark};
+use super::llama::Llama;
+use super::low_rank::Choice;
 use super::stack::Stack;
+use super::task::HeadKind;
 use super::weights::{Weights, by_name};
 use super::{Model, Settings, Task};
 use crate::error::{Error, Result};
+use crate::training::in_memory;
 
 /// What belongs to a tokenizer, as far as it is there: it is copied beside the trained weights.
 const TOKENIZER_FILES: &[&str] = &[
@@ -29,6 +35,8 @@ const TOKENIZER_FILES: &[&str] = &[
 /// A directory that can be trained from, opened and checked, with nothing of the weights read yet.
 #[derive(Debug)]
 pub struct Directory {
+    /// What the user named.
+    pub(super) given: PathBuf,
     pub(super) path: PathBuf,
     pub(super) checkpoint: Checkpoint,
     pub(super) config: Config,
@@ -48,6 +56,7 @@ impl Directory {
     /// # Errors
     /// Those of [`Checkpoint::open`]; [`Error::Model`] where the model is not one that can be trained.
     pub fn open(path: &Path) -> Result<Directory> {
+        let given = path.to_path_buf();
         let checkpoint = Checkpoint::open(path, &OpenOptions::default())?;
         let path = checkpoint.files().first().and_then(|file| file.path().parent()).unwrap_or(path);
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path }.to_path_buf();
@@ -64,7 +73,7 @@ impl Directory {
         let (config_text, config_entries) = config::read(&config_path)?;
         let config = Config::new(&config_path, &config_entries)?;
         let tensors = by_name(&path, &checkpoint)?;
-        let is_there = |head| tensors.contains_key(mark(head, config.family.is_roberta));
+        let is_there = |head| tensors.contains_key(mark(head, config.family));
         let has_head = config.head.is_some_and(is_there);
         if has_head && config.task.is_none() {
             let reason = "its head does not choose one of several labels, nor predict one number \
@@ -73,7 +82,7 @@ impl Directory {
         }
         let files = TOKENIZER_FILES.iter().map(|name| path.join(name));
         let tokenizer = files.filter(|file| file.is_file()).collect();
-        Ok(Directory { path, checkpoint, config, config_text, config_entries, tokenizer, has_head })
+        Ok(Directory { given, path, checkpoint, config, config_text, config_entries, tokenizer, has_head })
     }
 
     /// Where it lies.
@@ -101,26 +110,59 @@ impl Directory {
         self.config.task.as_ref().filter(|_| self.has_head)
     }
 
+    /// Says which token fills batches up, where the configuration of a decoder does not: by it transformers
+    /// finds the last token of an example.
+    pub fn set_padding(&mut self, token: usize) {
+        if self.config.is_decoder() && self.config.padding.is_none() {
+            self.config.padding = Some(token);
+        }
+    }
+
     /// Makes the model for a task: with the head that is there, if it is of the kind that this task needs, or
     /// with a new one, if there is none of that kind or [`Settings::new_head`] wants it.
     ///
     /// # Errors
-    /// [`Error::Option`] where the head is of that kind, but for other labels; [`Error::Model`] where a tensor is missing or
+    /// [`Error::Option`] where the head is of that kind, but for other labels, or where such models have no head
+    /// for the task; [`Error::Model`] where a tensor is missing or
     /// has another shape than the configuration says; those of reading.
     pub fn load(self, task: &Task, settings: Settings) -> Result<Pretrained> {
+        self.build(task, settings, None)
+    }
+
+    /// The same, with adapters of low rank as what is trained beside the head.
+    ///
+    /// # Errors
+    /// Those of [`Directory::load`]; [`Error::Option`] where targets fit nothing.
+    pub fn adapt(self, task: &Task, settings: Settings, lora: &Lora) -> Result<Pretrained> {
+        self.build(task, settings, Some(lora))
+    }
+
+    fn build(self, task: &Task, settings: Settings, lora: Option<&Lora>) -> Result<Pretrained> {
         self.check(task, settings)?;
-        let new_head = self.head_for(task).is_none() || settings.new_head;
+        let new_head = task.head().is_some() && (self.head_for(task).is_none() || settings.new_head);
         let tensors = by_name(&self.path, &self.checkpoint)?;
         let config = &self.config;
-        let weights = Weights::new(&self.path, &self.checkpoint, &tensors, config, new_head, settings)?;
+        let choice = lora.map(|lora| Choice::new(lora, config.family, task.heads()));
+        let weights =
+            Weights::new(&self.path, &self.checkpoint, &tensors, config, new_head, settings, choice)?;
         let bare = weights.prefix().is_empty();
-        let model: Box<dyn Model> = Box::new(Stack::new(weights, config, task, settings)?);
-        let new = |name: &&str| !tensors.contains_key(name);
+        let model: Box<dyn Model> = match &config.kind {
+            Kind::Encoder(own) => Box::new(Stack::new(weights, config, own, task, settings)?),
+            Kind::Decoder(own) => Box::new(Llama::new(weights, config, own, task, settings)?),
+        };
+        let is_new =
+            |name: &&str| !is_factor(name) && !tensors.contains_key(name) || new_head && is_of_head(name);
         let initialised = model.parameters().iter().map(|parameter| parameter.name.as_str());
-        let in_head = |name: &&str| new_head && is_of_head(name);
-        let initialised = initialised.filter(|name| new(name) || in_head(name)).map(str::to_owned).collect();
-        let added_prefix = (new_head && bare).then(|| format!("{}.", config.family.prefix));
-        Ok(Pretrained { model, task: task.clone(), initialised, new_head, added_prefix, source: self })
+        let initialised = initialised.filter(is_new).map(str::to_owned).collect();
+        Ok(Pretrained {
+            model,
+            task: task.clone(),
+            lora: lora.cloned(),
+            initialised,
+            new_head,
+            adds_prefix: new_head && bare,
+            source: self,
+        })
     }
 
     /// The task of its head, where that is of the kind that another task needs.
@@ -142,13 +184,28 @@ impl Directory {
                 ));
             }
         }
+        if *task == Task::Language {
+            return match self.config.family.language {
+                Some(_) => Ok(()),
+                None => refuse(format!(
+                    "a model of the kind {} does not predict the next token.",
+                    self.config.family.model_type
+                )),
+            };
+        }
+        if self.config.is_decoder() && task.head() != Some(HeadKind::Labels) {
+            return refuse(format!(
+                "a model of the kind {} has no head for this task here; encoders have.",
+                self.config.family.model_type
+            ));
+        }
         let head = match self.head_for(task) {
             Some(head) if !settings.new_head => head,
             _ => return Ok(()),
         };
         let of = |task: &Task| match task {
             Task::Classes(labels) | Task::Words(labels) => Some(labels.clone()),
-            Task::Regression | Task::Choice | Task::Span => None,
+            Task::Regression | Task::Choice | Task::Span | Task::Language => None,
         };
         match (of(head), of(task)) {
             (None, None) => Ok(()),
@@ -194,9 +251,10 @@ fn listed(labels: &[String]) -> String {
 pub struct Pretrained {
     pub(super) model: Box<dyn Model>,
     pub(super) task: Task,
+    pub(super) lora: Option<Lora>,
     initialised: Vec<String>,
     pub(super) new_head: bool,
-    pub(super) added_prefix: Option<String>,
+    adds_prefix: bool,
     pub(super) source: Directory,
 }
 
@@ -225,10 +283,23 @@ impl Pretrained {
     /// checkpoint of the encoder alone, whose names have no prefix, which gets a head: transformers before
     /// version 5 does not load such a mixture, so the encoder's names get the prefix that it writes itself.
     pub fn stored_name(&self, name: &str) -> String {
-        let parts = ["embeddings.", "encoder.", "pooler."];
-        match &self.added_prefix {
-            Some(prefix) if parts.iter().any(|part| name.starts_with(part)) => format!("{prefix}{name}"),
-            _ => name.to_owned(),
+        if self.adds_prefix { self.source.config.family.full_name(name) } else { name.to_owned() }
+    }
+
+    /// What adapters were asked for.
+    pub fn lora(&self) -> Option<&Lora> {
+        self.lora.as_ref()
+    }
+
+    /// The weights as an analysis is to see them, of all tensors or of those with these names: the parameters,
+    /// or, with adapters, the checkpoint with them as they are now.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn weights(&self, only: Option<&[&str]>) -> Result<Checkpoint> {
+        match &self.lora {
+            Some(lora) => self.adapted_checkpoint(lora, only),
+            None => in_memory(self.source.checkpoint.config().cloned(), self.model.parameters(), only),
         }
     }
 }

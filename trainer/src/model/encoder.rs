@@ -1,50 +1,13 @@
 //! The layers: attention and two matrices with a nonlinearity, each followed by the sum with its input
 //! and a norm.
 
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Kind, TchError, Tensor};
 
-use super::config::{Activation, Config};
+use super::config::{Activation, Config, EncoderConfig};
+use super::linear::{Linear, Norm};
+use super::pass::Pass;
 use super::weights::Weights;
 use crate::error::Result;
-use crate::random::{STRIDE, mix};
-use crate::torch::recomputed;
-
-/// A matrix and a bias.
-#[derive(Debug)]
-pub(super) struct Linear {
-    pub weight: Tensor,
-    pub bias: Tensor,
-}
-
-impl Linear {
-    /// Wx + b for the last dimension.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        x.f_linear(&self.weight, Some(&self.bias))
-    }
-
-    fn shallow_clone(&self) -> Linear {
-        Linear { weight: self.weight.shallow_clone(), bias: self.bias.shallow_clone() }
-    }
-}
-
-/// Layer normalisation over the last dimension.
-#[derive(Debug)]
-pub(super) struct Norm {
-    pub weight: Tensor,
-    pub bias: Tensor,
-    pub epsilon: f64,
-}
-
-impl Norm {
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.epsilon, true)
-    }
-
-    fn shallow_clone(&self) -> Norm {
-        let (weight, bias) = (self.weight.shallow_clone(), self.bias.shallow_clone());
-        Norm { weight, bias, epsilon: self.epsilon }
-    }
-}
 
 /// One layer.
 #[derive(Debug)]
@@ -71,7 +34,7 @@ struct Constants {
 
 impl Layer {
     /// Takes the weights of layer `number` in the order of transformers.
-    fn new(weights: &mut Weights, config: &Config, number: usize) -> Result<Layer> {
+    fn new(weights: &mut Weights, config: &Config, own: &EncoderConfig, number: usize) -> Result<Layer> {
         let name = |part: &str| format!("encoder.layer.{number}.{part}");
         let (hidden, intermediate) = (config.hidden, config.intermediate);
         Ok(Layer {
@@ -86,7 +49,7 @@ impl Layer {
             constants: Constants {
                 heads: i64::try_from(config.heads).unwrap_or(i64::MAX),
                 activation: config.activation,
-                hidden_dropout: config.hidden_dropout,
+                hidden_dropout: own.hidden_dropout,
                 attention_dropout: config.attention_dropout,
             },
         })
@@ -94,10 +57,10 @@ impl Layer {
 
     fn forward(&self, x: &Tensor, mask: Option<&Tensor>, train: bool) -> Result<Tensor, TchError> {
         let dropout = self.constants.hidden_dropout;
-        let attended = self.attended.forward(&self.attention(x, mask, train)?)?;
+        let attended = self.attended.forward(&self.attention(x, mask, train)?, train)?;
         let x = self.attended_norm.forward(&attended.f_dropout(dropout, train)?.f_add(x)?)?;
-        let inner = self.constants.activation.forward(&self.up.forward(&x)?)?;
-        self.norm.forward(&self.down.forward(&inner)?.f_dropout(dropout, train)?.f_add(&x)?)
+        let inner = self.constants.activation.forward(&self.up.forward(&x, train)?)?;
+        self.norm.forward(&self.down.forward(&inner, train)?.f_dropout(dropout, train)?.f_add(&x)?)
     }
 
     fn attention(&self, x: &Tensor, mask: Option<&Tensor>, train: bool) -> Result<Tensor, TchError> {
@@ -105,9 +68,9 @@ impl Layer {
         let heads = self.constants.heads;
         let split = |x: Tensor| x.f_view([examples, length, heads, hidden / heads])?.f_transpose(1, 2);
         let attended = Tensor::f_scaled_dot_product_attention(
-            &split(self.query.forward(x)?)?,
-            &split(self.key.forward(x)?)?,
-            &split(self.value.forward(x)?)?,
+            &split(self.query.forward(x, train)?)?,
+            &split(self.key.forward(x, train)?)?,
+            &split(self.value.forward(x, train)?)?,
             mask,
             if train { self.constants.attention_dropout } else { 0.0 },
             false,
@@ -134,7 +97,7 @@ impl Layer {
 }
 
 impl Activation {
-    fn forward(self, x: &Tensor) -> Result<Tensor, TchError> {
+    pub(super) fn forward(self, x: &Tensor) -> Result<Tensor, TchError> {
         match self {
             Activation::Gelu => x.f_gelu("none"),
             Activation::GeluTanh => x.f_gelu("tanh"),
@@ -154,10 +117,11 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    pub fn new(weights: &mut Weights, config: &Config) -> Result<Encoder> {
-        let layers = (0..config.layers).map(|number| Layer::new(weights, config, number));
-        let drops = config.hidden_dropout > 0.0 || config.attention_dropout > 0.0;
-        Ok(Encoder { layers: layers.collect::<Result<_>>()?, drops })
+    pub fn new(weights: &mut Weights, config: &Config, own: &EncoderConfig) -> Result<Encoder> {
+        let layers = (0..config.layers).map(|number| Layer::new(weights, config, own, number));
+        let layers = layers.collect::<Result<_>>()?;
+        let drops = own.hidden_dropout > 0.0 || config.attention_dropout > 0.0 || weights.drops();
+        Ok(Encoder { layers, drops })
     }
 
     /// Passes hidden states, examples × length × hidden, through all layers. `mask` is what
@@ -169,39 +133,12 @@ impl Encoder {
         train: bool,
         recompute: bool,
     ) -> Result<Tensor, TchError> {
-        let seed = if train && self.drops { Some(draw()?) } else { None };
-        let mut x = embedded;
-        for (number, layer) in self.layers.iter().enumerate() {
-            let seed = seed.map(|seed| layer_seed(seed, number));
-            x = if train && recompute {
-                let (layer, mask) = (layer.shallow_clone(), mask.map(Tensor::shallow_clone));
-                recomputed(&x, move |x| seeded(seed, || layer.forward(x, mask.as_ref(), train)))?
-            } else {
-                seeded(seed, || layer.forward(&x, mask, train))?
-            };
-        }
-        Ok(x)
+        let pass = Pass { train, recompute, drops: self.drops };
+        pass.through(&self.layers, embedded, |layer| {
+            let (layer, mask) = (layer.shallow_clone(), mask.map(Tensor::shallow_clone));
+            move |x: &Tensor| layer.forward(x, mask.as_ref(), train)
+        })
     }
-}
-
-/// Runs with libtorch's generator at a seed. Each layer has its own, so that what it drops can be had
-/// again; without recomputing too, so that this choice changes no result.
-fn seeded<T>(seed: Option<i64>, body: impl FnOnce() -> T) -> T {
-    if let Some(seed) = seed {
-        tch::manual_seed(seed);
-    }
-    body()
-}
-
-/// A number from libtorch's generator, which the caller has seeded for the step.
-fn draw() -> Result<i64, TchError> {
-    Tensor::f_randint(i64::MAX, [1], (Kind::Int64, Device::Cpu))?.f_int64_value(&[0])
-}
-
-/// The seed of a layer: the drawn number and the layer's, mixed, because the generator takes only 32 bits
-/// of a seed.
-fn layer_seed(drawn: i64, layer: usize) -> i64 {
-    mix(drawn.cast_unsigned().wrapping_add((layer as u64 + 1).wrapping_mul(STRIDE))).cast_signed()
 }
 
 /// What is added to the scores of attention, examples × 1 × 1 × length: nothing for tokens, and for padding

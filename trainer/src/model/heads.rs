@@ -13,8 +13,8 @@
 
 use tch::{Kind, Tensor};
 
-use super::config::Config;
-use super::encoder::Linear;
+use super::config::{Config, EncoderConfig, Family};
+use super::linear::Linear;
 use super::task::HeadKind;
 use super::weights::Weights;
 use super::{Batch, Task};
@@ -34,29 +34,43 @@ pub(super) enum Head {
 }
 
 /// What the names of heads begin with; that of the pooler belongs to the encoder.
-const NAMES: [&str; 2] = ["classifier.", "qa_outputs."];
+const NAMES: [&str; 3] = ["classifier.", "qa_outputs.", "score."];
 
 impl Head {
     /// Takes the weights for a task.
-    pub fn new(weights: &mut Weights, config: &Config, task: &Task) -> Result<Head> {
+    pub fn new(weights: &mut Weights, config: &Config, own: &EncoderConfig, task: &Task) -> Result<Head> {
         let (hidden, outputs) = (config.hidden, task.outputs());
         let mut pooled = |dropout| -> Result<Head> {
             let pooler = weights.new_in_encoder("pooler.dense", hidden, hidden)?;
-            Ok(Head::Pooled { pooler, classifier: weights.head("classifier", hidden, outputs)?, dropout })
+            Ok(Head::Pooled {
+                pooler,
+                classifier: weights.head("classifier", hidden, outputs, true)?,
+                dropout,
+            })
         };
-        let dropout = config.classifier_dropout;
-        match (task.head(), config.family.is_roberta) {
+        let dropout = own.classifier_dropout;
+        let Some(kind) = task.head() else {
+            return Err(Error::Option("an encoder does not predict the next token.".to_owned()));
+        };
+        match (kind, config.family.is_roberta()) {
             (HeadKind::Labels, false) | (HeadKind::Choice, false) => pooled(dropout),
             // This class of RoBERTa takes no notice of `classifier_dropout`.
-            (HeadKind::Choice, true) => pooled(config.hidden_dropout),
+            (HeadKind::Choice, true) => pooled(own.hidden_dropout),
             (HeadKind::Labels, true) => {
-                let dense = weights.head("classifier.dense", hidden, hidden)?;
-                Ok(Head::Dense { dense, out: weights.head("classifier.out_proj", hidden, outputs)?, dropout })
+                let dense = weights.head("classifier.dense", hidden, hidden, true)?;
+                Ok(Head::Dense {
+                    dense,
+                    out: weights.head("classifier.out_proj", hidden, outputs, true)?,
+                    dropout,
+                })
             }
-            (HeadKind::Span, _) => Ok(Head::Span { outputs: weights.head("qa_outputs", hidden, outputs)? }),
-            (HeadKind::Words, _) => {
-                Ok(Head::Words { classifier: weights.head("classifier", 3 * hidden, outputs)?, dropout })
+            (HeadKind::Span, _) => {
+                Ok(Head::Span { outputs: weights.head("qa_outputs", hidden, outputs, true)? })
             }
+            (HeadKind::Words, _) => Ok(Head::Words {
+                classifier: weights.head("classifier", 3 * hidden, outputs, true)?,
+                dropout,
+            }),
         }
     }
 
@@ -65,14 +79,14 @@ impl Head {
         let first = || states.f_select(1, 0);
         let logits = match self {
             Head::Pooled { pooler, classifier, dropout } => {
-                let pooled = pooler.forward(&first()?)?.f_tanh()?;
-                classifier.forward(&pooled.f_dropout(*dropout, train)?)?
+                let pooled = pooler.forward(&first()?, train)?.f_tanh()?;
+                classifier.forward(&pooled.f_dropout(*dropout, train)?, train)?
             }
             Head::Dense { dense, out, dropout } => {
-                let inner = dense.forward(&first()?.f_dropout(*dropout, train)?)?.f_tanh()?;
-                out.forward(&inner.f_dropout(*dropout, train)?)?
+                let inner = dense.forward(&first()?.f_dropout(*dropout, train)?, train)?.f_tanh()?;
+                out.forward(&inner.f_dropout(*dropout, train)?, train)?
             }
-            Head::Span { outputs } => outputs.forward(states)?,
+            Head::Span { outputs } => outputs.forward(states, train)?,
             Head::Words { classifier, dropout } => {
                 let Some(words) = &batch.words else {
                     return Err(Error::Option("the batch does not say where its words are.".to_owned()));
@@ -81,7 +95,7 @@ impl Head {
                 let means = words.f_to_kind(states.kind())?.f_bmm(states)?.f_to_kind(states.kind())?;
                 let three = Tensor::f_cat(&[states.f_narrow(1, 0, 1)?, means], 1)?;
                 let three = three.f_reshape([examples, 3 * hidden])?;
-                classifier.forward(&three.f_dropout(*dropout, train)?)?
+                classifier.forward(&three.f_dropout(*dropout, train)?, train)?
             }
         };
         Ok(logits.f_to_kind(Kind::Float)?)
@@ -93,11 +107,11 @@ pub(super) fn is_of_head(name: &str) -> bool {
     NAMES.iter().any(|start| name.starts_with(start))
 }
 
-/// The tensor that tells whether a checkpoint has a head of a kind.
-pub(super) fn mark(kind: HeadKind, is_roberta: bool) -> &'static str {
-    match (kind, is_roberta) {
-        (HeadKind::Labels, true) => "classifier.out_proj.weight",
-        (HeadKind::Labels, false) | (HeadKind::Words, _) | (HeadKind::Choice, _) => "classifier.weight",
-        (HeadKind::Span, _) => "qa_outputs.weight",
+/// The tensor that tells whether a checkpoint of a family has a head of a kind.
+pub(super) fn mark(kind: HeadKind, family: &Family) -> &'static str {
+    match kind {
+        HeadKind::Labels => family.output(),
+        HeadKind::Words | HeadKind::Choice => "classifier.weight",
+        HeadKind::Span => "qa_outputs.weight",
     }
 }

@@ -1,19 +1,28 @@
-//! Encoders with a head that classifies, predicts a number, chooses a text or finds an answer: BERT, RoBERTa,
-//! and what is built like them.
+//! Encoders with a head that classifies, predicts a number, chooses a text or finds an answer (BERT, RoBERTa, and
+//! what is built like them), and decoders with a head that classifies or that of a language model (LLaMA's family).
 //!
 //! ```text
-//! Hugging Face directory ── Directory ── load(Task) ── Pretrained ── write ── Hugging Face directory
-//!                            (config.rs,                │
-//!                             weights.rs)               └── Model (stack.rs: embeddings, encoder, head)
+//! Hugging Face directory ── Directory ── load(Task) ── Pretrained ── write ── Hugging Face directory,
+//!                            (config/,                  │                     or an adapter (adapter.rs)
+//!                             weights.rs)               └── Model (stack.rs: embeddings, encoder, head of heads.rs;
+//!                                                                  llama.rs: decoder, head)
 //! ```
 //!
-//! Parameters keep the names of the checkpoint. They are trained in F32, whatever they were stored as.
+//! Parameters keep the names of the checkpoint. They are trained in F32, whatever they were stored as. With LoRA
+//! (low_rank.rs) the adapters and the head are the parameters, and all else is frozen.
 
+mod adapter;
 mod config;
+mod decoder;
 mod directory;
 mod embeddings;
 mod encoder;
 mod heads;
+mod linear;
+mod llama;
+mod low_rank;
+mod pass;
+mod rotary;
 mod stack;
 mod task;
 mod weights;
@@ -21,12 +30,14 @@ mod write;
 
 use tch::Tensor;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::training::{Mode, Parameter};
 
 pub use config::{Config, Family};
+pub(crate) use config::{DecoderConfig, EncoderConfig, Kind};
 pub use directory::{Directory, Pretrained};
 pub use task::Task;
+pub use weights::Trained;
 
 /// Some examples, side by side: the shorter ones are padded at the end.
 #[derive(Debug)]
@@ -38,19 +49,49 @@ pub struct Batch {
     pub mask: Option<Tensor>,
     /// Which of the two texts a token belongs to, of the same shape and type; `None`: all to the first.
     pub token_types: Option<Tensor>,
+    /// Of a language model: the places whose next token is asked for, counted row by row over examples ×
+    /// length, `Kind::Int64`.
+    pub places: Option<Tensor>,
     /// For [`Task::Words`]: by what the states of the tokens are multiplied for the mean of each word's,
     /// examples × 2 × length, `Kind::Float`.
     pub words: Option<Tensor>,
 }
 
+impl Batch {
+    /// The length of a batch that fits. On a GPU, a position out of range would end the process.
+    fn fits(&self, longest: usize) -> Result<i64> {
+        let shape = self.ids.size();
+        let wrong =
+            |reason: String| Err(Error::Option(format!("the batch does not fit the model: {reason}.")));
+        let [_, length] = *shape.as_slice() else {
+            return wrong(format!("its tokens have the shape {shape:?}, not examples × length"));
+        };
+        for (what, tensor) in [("mask", &self.mask), ("token types", &self.token_types)] {
+            if let Some(other) = tensor.as_ref().map(Tensor::size).filter(|other| *other != shape) {
+                return wrong(format!("its tokens have the shape {shape:?}, its {what} {other:?}"));
+            }
+        }
+        if length < 1 || usize::try_from(length).unwrap_or(usize::MAX) > longest {
+            return wrong(format!("its length is {length}, the model takes 1 to {longest} tokens"));
+        }
+        Ok(length)
+    }
+}
+
 /// A model that gives numbers for texts.
 pub trait Model {
-    /// What is trained, always in the same order: embeddings, layers, head.
-    fn parameters(&self) -> &[Parameter];
+    /// What of it is trained.
+    fn trained(&self) -> &Trained;
 
-    /// The numbers of each row of the batch, rows × [`Task::outputs`], in F32 (of a [`Task::Span`] those of
-    /// each token: rows × length × 2): a graph hangs on them in [`Mode::Train`]. What dropout drops follows from the state of libtorch's generator alone, with
-    /// and without recomputing.
+    /// The parameters, always in the same order: embeddings, layers, head.
+    fn parameters(&self) -> &[Parameter] {
+        &self.trained().parameters
+    }
+
+    /// The numbers of each row of the batch, rows × [`Task::outputs`] (of a [`Task::Span`] those of each token:
+    /// rows × length × 2), or, of a language model, of each of [`Batch::places`], places × vocabulary; in F32.
+    /// A graph hangs on them in [`Mode::Train`]. What dropout drops follows from the state of libtorch's generator
+    /// alone, with and without recomputing.
     ///
     /// # Errors
     /// [`crate::Error::Option`] where the batch does not fit the model; what libtorch says.

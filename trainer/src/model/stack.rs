@@ -1,16 +1,16 @@
-//! A model: embeddings, layers and a head, and the circumstances of a pass through them.
+//! An encoder: embeddings, layers and a head, and the circumstances of a pass through them.
 
 use tch::{Tensor, no_grad_guard};
 
-use super::config::Config;
+use super::config::{Config, EncoderConfig};
 use super::embeddings::Embeddings;
 use super::encoder::{Encoder, additive_mask};
 use super::heads::Head;
-use super::weights::Weights;
+use super::weights::{Trained, Weights};
 use super::{Batch, Model, Settings, Task};
 use crate::error::Result;
 use crate::torch::Autocast;
-use crate::training::{Mode, Parameter};
+use crate::training::Mode;
 
 /// An encoder with a head.
 #[derive(Debug)]
@@ -20,23 +20,32 @@ pub(super) struct Stack {
     head: Head,
     settings: Settings,
     max_length: usize,
-    parameters: Vec<Parameter>,
+    trained: Trained,
 }
 
 impl Stack {
     /// Takes all weights, in the order of transformers.
-    pub fn new(mut weights: Weights, config: &Config, task: &Task, settings: Settings) -> Result<Stack> {
-        let embeddings = Embeddings::new(&mut weights, config)?;
-        let encoder = Encoder::new(&mut weights, config)?;
-        let head = Head::new(&mut weights, config, task)?;
-        let parameters = weights.into_parameters();
-        Ok(Stack { embeddings, encoder, head, settings, max_length: config.max_length(), parameters })
+    ///
+    /// # Errors
+    /// Those of [`Weights`]; [`crate::Error::Option`] where encoders have no head for the task.
+    pub fn new(
+        mut weights: Weights,
+        config: &Config,
+        own: &EncoderConfig,
+        task: &Task,
+        settings: Settings,
+    ) -> Result<Stack> {
+        let embeddings = Embeddings::new(&mut weights, config, own)?;
+        let encoder = Encoder::new(&mut weights, config, own)?;
+        let head = Head::new(&mut weights, config, own, task)?;
+        let max_length = config.max_length();
+        Ok(Stack { embeddings, encoder, head, settings, max_length, trained: weights.finish()? })
     }
 }
 
 impl Model for Stack {
-    fn parameters(&self) -> &[Parameter] {
-        &self.parameters
+    fn trained(&self) -> &Trained {
+        &self.trained
     }
 
     fn logits(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {

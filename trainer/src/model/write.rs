@@ -12,7 +12,9 @@ use safetensors::tensor::{SafeTensorError, View, serialize_to_file};
 use serde_json::{Map, Value, json};
 use tch::{Device, Kind, Tensor};
 
+use super::adapter::is_factor;
 use super::directory::Pretrained;
+use super::task::Task;
 use super::weights::kind_of;
 use crate::error::{Error, Result};
 use crate::training::Parameter;
@@ -27,7 +29,8 @@ impl Pretrained {
     /// appears there all at once: what is not complete stands beside it under a name that ends in
     /// `.partial`.
     ///
-    /// Every tensor keeps its name (see [`Pretrained::stored_name`]), its type and its shard. Those that
+    /// With adapters that are not to be merged these alone are written, as PEFT does. Otherwise
+    /// every tensor keeps its name (see [`Pretrained::stored_name`]), its type and its shard. Those that
     /// were not trained are copied bit for bit; new ones have the type of the word embeddings. The
     /// configuration is changed only where the head is new, or where its labels had no names and now have.
     ///
@@ -39,7 +42,11 @@ impl Pretrained {
             fs::remove_dir_all(&partial).map_err(Error::io("remove", &partial))?;
         }
         fs::create_dir_all(&partial).map_err(Error::io("create", &partial))?;
-        let written = self.write_files(&partial).and_then(|()| {
+        let files = match &self.lora {
+            Some(lora) if !lora.merge => self.write_adapter(lora, &partial),
+            _ => self.write_model(&partial),
+        };
+        let written = files.and_then(|()| sync(&partial)).and_then(|()| {
             if directory.exists() {
                 // Refused where there is anything in it.
                 fs::remove_dir(directory).map_err(Error::io("replace", directory))?;
@@ -54,33 +61,21 @@ impl Pretrained {
         written
     }
 
-    fn write_files(&self, to: &Path) -> Result<()> {
-        let config = to.join("config.json");
-        write_file(&config, &self.config_text()?)?;
+    fn write_model(&self, to: &Path) -> Result<()> {
+        write_file(&to.join("config.json"), &self.config_text()?)?;
         for file in self.source.tokenizer_files() {
             let Some(name) = file.file_name() else { continue };
             let bytes = fs::read(file).map_err(Error::io("read", file))?;
             write_file(&to.join(name), &bytes)?;
         }
         let shards = self.shards()?;
-        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         for (name, tensors) in &shards {
-            let path = to.join(name);
-            let tensors = tensors.iter().map(|(name, piece)| (name.as_str(), piece));
-            serialize_to_file(tensors, Some(metadata.clone()), &path).map_err(|error| match error {
-                SafeTensorError::IoError(error) => Error::io("write", &path)(error),
-                other => Error::io("write", &path)(io::Error::other(other)),
-            })?;
-            // The library makes a file that only its owner may read.
-            let usual = fs::metadata(&config).map_err(Error::io("read", &config))?.permissions();
-            fs::set_permissions(&path, usual).map_err(Error::io("write", &path))?;
-            sync(&path)?;
+            save(&to.join(name), tensors.iter().map(|(name, piece)| (name.as_str(), piece)))?;
         }
         if shards.len() > 1 {
             write_file(&to.join(INDEX), &index(&shards)?)?;
         }
-        self.source.checkpoint.verify_unchanged()?;
-        sync(to)
+        Ok(self.source.checkpoint.verify_unchanged()?)
     }
 
     /// What is to be written, by file.
@@ -95,21 +90,28 @@ impl Pretrained {
             let names = || std::iter::once(&tensor.name).chain(&tensor.aliases).map(String::as_str);
             // Tied weights stay equal: what is trained under one name is trained under all.
             let parameter = names().find_map(|name| trained.get(name).copied());
+            let bytes = || checkpoint.read(tensor, 0..tensor.elements);
+            let all: Vec<&str> = names().collect();
+            let merged = self.merged(&all, || Ok(of_bytes(tensor, &bytes()?)?))?;
             for name in names() {
-                let piece = match parameter {
-                    Some(parameter) => Piece::trained(parameter, tensor.dtype)?,
-                    None => Piece::kept(tensor, checkpoint.read(tensor, 0..tensor.elements)?),
+                let piece = match (parameter, &merged) {
+                    (Some(parameter), _) => Piece::trained(&parameter.tensor, tensor.dtype)?,
+                    (None, Some(merged)) => Piece::trained(merged, tensor.dtype)?,
+                    (None, None) => Piece::kept(tensor, bytes()?),
                 };
                 written.insert(name);
                 shards.entry(self.shard(tensor.file())).or_default().push((self.stored_name(name), piece));
             }
         }
         let last = self.shard(checkpoint.files().len().saturating_sub(1));
-        let words = parameters.first().map(|parameter| parameter.name.as_str());
-        let like = checkpoint.tensors().iter().find(|tensor| Some(tensor.name.as_str()) == words);
+        let words = self.source.config.family.words();
+        let like = checkpoint.tensors().iter().find(|tensor| tensor.name.ends_with(words));
         let dtype = like.map_or(Dtype::F32, |tensor| tensor.dtype);
-        for parameter in parameters.iter().filter(|parameter| !written.contains(parameter.name.as_str())) {
-            let piece = Piece::trained(parameter, dtype)?;
+        let is_new = |parameter: &&Parameter| {
+            !written.contains(parameter.name.as_str()) && !is_factor(&parameter.name)
+        };
+        for parameter in parameters.iter().filter(is_new) {
+            let piece = Piece::trained(&parameter.tensor, dtype)?;
             shards.entry(last.clone()).or_default().push((self.stored_name(&parameter.name), piece));
         }
         Ok(shards)
@@ -133,7 +135,8 @@ impl Pretrained {
     /// `config.json`: the original, unless the head is new or its labels had no names before.
     fn config_text(&self) -> Result<Vec<u8>> {
         let source = &self.source;
-        if !self.new_head && source.task() == Some(&self.task) {
+        let is_same = self.task == Task::Language || source.task() == Some(&self.task);
+        if !self.new_head && is_same {
             return Ok(source.config_text.clone());
         }
         let mut entries = source.config_entries.clone();
@@ -150,19 +153,23 @@ impl Pretrained {
         entries.insert("id2label".to_owned(), id2label.into());
         entries.insert("label2id".to_owned(), label2id.into());
         if self.new_head {
-            let class = source.config.family.class_of(self.task.head());
+            let class = self.task.head().map(|head| source.config.family.class_of(head));
             entries.insert("architectures".to_owned(), json!([class]));
             match self.task.problem_type() {
                 Some(kind) => entries.insert("problem_type".to_owned(), json!(kind)),
                 None => entries.shift_remove("problem_type"),
             };
+            // transformers finds the last token of an example by it.
+            if let (true, Some(padding)) = (source.config.is_decoder(), source.config.padding) {
+                entries.insert("pad_token_id".to_owned(), json!(padding));
+            }
         }
         pretty(&Value::Object(entries))
     }
 }
 
 /// One tensor as it is to be stored.
-struct Piece<'a> {
+pub(super) struct Piece<'a> {
     dtype: safetensors::Dtype,
     shape: Vec<usize>,
     bytes: Cow<'a, [u8]>,
@@ -174,11 +181,11 @@ impl<'a> Piece<'a> {
         Piece { dtype: dtype_of(tensor.dtype), shape: tensor.shape.clone(), bytes }
     }
 
-    /// A parameter's numbers, rounded to the type in which it is stored.
-    fn trained(parameter: &Parameter, dtype: Dtype) -> Result<Piece<'a>> {
+    /// Numbers, rounded to the type in which they are stored.
+    pub fn trained(tensor: &Tensor, dtype: Dtype) -> Result<Piece<'a>> {
         // A new head may take the place of something else's.
         let (dtype, kind) = kind_of(dtype).map_or((Dtype::F32, Kind::Float), |kind| (dtype, kind));
-        let values = parameter.tensor.f_detach()?.f_to_device_(Device::Cpu, kind, false, false)?;
+        let values = tensor.f_detach()?.f_to_device_(Device::Cpu, kind, false, false)?;
         let values: Tensor = values.f_contiguous()?;
         let shape = values.size().into_iter().map(|length| usize::try_from(length).unwrap_or(0)).collect();
         let elements = values.numel();
@@ -186,6 +193,13 @@ impl<'a> Piece<'a> {
         values.f_copy_data_u8(&mut bytes, elements)?;
         Ok(Piece { dtype: dtype_of(dtype), shape, bytes: Cow::Owned(bytes) })
     }
+}
+
+/// The numbers of a stored tensor.
+fn of_bytes(tensor: &Stored, bytes: &[u8]) -> Result<Tensor> {
+    let kind = kind_of(tensor.dtype).unwrap_or(Kind::Float);
+    let shape: Vec<i64> = tensor.shape.iter().map(|n| i64::try_from(*n).unwrap_or(i64::MAX)).collect();
+    Ok(Tensor::f_from_data_size(bytes, &shape, kind)?)
 }
 
 impl View for &Piece<'_> {
@@ -252,7 +266,8 @@ fn index(shards: &BTreeMap<String, Vec<(String, Piece)>>) -> Result<Vec<u8>> {
     }))
 }
 
-fn pretty(value: &Value) -> Result<Vec<u8>> {
+/// JSON for people.
+pub(super) fn pretty(value: &Value) -> Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(value)
         .map_err(|error| Error::Option(format!("the configuration cannot be written: {error}")))?;
     text.push(b'\n');
@@ -270,7 +285,22 @@ fn beside(directory: &Path) -> Result<PathBuf> {
     Ok(directory.with_file_name(partial))
 }
 
-fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+/// Writes tensors to a file that everybody may read as they may others, and waits until it is on the disk.
+pub(super) fn save<'a>(path: &Path, tensors: impl Iterator<Item = (&'a str, &'a Piece<'a>)>) -> Result<()> {
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    // The library makes a file that only its owner may read; one that is there keeps what it has.
+    write_file(path, &[])?;
+    let usual = fs::metadata(path).map_err(Error::io("read", path))?.permissions();
+    serialize_to_file(tensors, Some(metadata), path).map_err(|error| match error {
+        SafeTensorError::IoError(error) => Error::io("write", path)(error),
+        other => Error::io("write", path)(io::Error::other(other)),
+    })?;
+    fs::set_permissions(path, usual).map_err(Error::io("write", path))?;
+    sync(path)
+}
+
+/// Writes a small file, and waits until it is on the disk.
+pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).map_err(Error::io("write", path))?;
     sync(path)
 }

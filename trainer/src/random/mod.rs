@@ -3,15 +3,15 @@
 //! | what | from | rule |
 //! |---|---|---|
 //! | which examples, in which order | seed, purpose, number | ChaCha8 ([`Draws`]) |
-//! | a new head | seed | SplitMix64 and Box–Muller (`Normal`) |
+//! | a new head, adapters | seed | SplitMix64, for a head Box–Muller (`Numbers`) |
 //! | dropout | seed, step, pass | libtorch's generator, seeded anew ([`reseed`]) |
 
 mod draws;
-mod normal;
+mod numbers;
 mod reseed;
 
 pub use draws::{Draws, Purpose, order};
-pub(crate) use normal::Normal;
+pub(crate) use numbers::Numbers;
 pub use reseed::reseed;
 
 /// What SplitMix64 counts in.

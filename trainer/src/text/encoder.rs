@@ -1,13 +1,14 @@
 //! A pretrained encoder with a head: what every kind of example asks of it.
 
-use evenkeel::rebalance::options::{Options, TextData};
+use evenkeel::rebalance::options::Options;
 use evenkeel::source::ModelConfig;
 use tch::{Device, Kind, Tensor};
 
-use crate::data::{Examples, TextTokenizer};
-use crate::error::{Error, Result};
+use crate::base::Base;
+use crate::data::Examples;
+use crate::error::Result;
 use crate::memory::{self, Batch, Need};
-use crate::model::{self, Directory, Pretrained, Task};
+use crate::model::{self, Pretrained, Task};
 use crate::training::Mode;
 
 /// Examples of an evaluation batch: no gradients are kept, so that it may be larger than one of training.
@@ -20,53 +21,22 @@ pub(super) struct Encoder {
     device: Device,
 }
 
-/// Opens the directory of a model and its tokenizer, and checks that inputs of the wanted length fit.
-pub(super) fn open(options: &Options, data: &TextData) -> Result<(Directory, TextTokenizer)> {
-    let directory = Directory::open(&options.model)?;
-    let longest = directory.config().max_length();
-    if data.max_length > longest {
-        return Err(Error::Option(format!(
-            "the model takes at most {longest} tokens: --max-length {longest}."
-        )));
-    }
-    let tokenizer = TextTokenizer::open(directory.path())?;
-    Ok((directory, tokenizer))
-}
-
 impl Encoder {
     /// Loads the weights, with a head for a task, once all examples are there that it will see. Notes say what
     /// begins at random.
     pub fn load(
-        directory: Directory,
+        base: Base,
         task: &Task,
         examples: [&Examples; 2],
         options: &Options,
         device: Device,
         notes: &mut Vec<String>,
     ) -> Result<Encoder> {
-        let vocabulary = directory.config().vocabulary;
-        let largest =
-            examples.iter().map(|examples| examples.tokens().largest_id()).max().unwrap_or_default();
-        if usize::try_from(largest).map_or(true, |id| id >= vocabulary) {
-            return Err(Error::Option(format!(
-                "the tokenizer gives token {largest}, but the model knows {vocabulary}: they do not belong together."
-            )));
-        }
-        let settings = model::Settings {
-            device,
-            seed: options.training.seed,
-            new_head: false,
-            recompute: options.training.checkpointing,
-            bf16: options.training.bf16,
-        };
-        let config = directory.checkpoint().config().cloned();
-        let pretrained = directory.load(task, settings)?;
-        if !pretrained.initialised().is_empty() {
-            notes.push(format!(
-                "The checkpoint has no head for this task; these begin at random: {}.",
-                pretrained.initialised().join(", ")
-            ));
-        }
+        let largest = examples.iter().map(|examples| examples.tokens().largest_id()).max();
+        base.check_tokens(largest.unwrap_or_default())?;
+        let config = base.directory.checkpoint().config().cloned();
+        let (pretrained, more) = base.load(options, task, device)?;
+        notes.extend(more);
         Ok(Encoder { pretrained, config, device })
     }
 
@@ -75,11 +45,11 @@ impl Encoder {
         let batch = Batch {
             examples: options.training.batch.min(examples.len()) * examples.choices(),
             length: (0..examples.len()).map(|example| examples.length(example)).max().unwrap_or(0),
+            places: 0,
             on_gpu: self.device.is_cuda(),
         };
-        let parameters = self.pretrained.model().parameters();
-        let parameters = parameters.iter().map(|parameter| parameter.tensor.numel()).sum();
-        memory::need(options, self.pretrained.source().config(), parameters, batch)
+        let sizes = memory::Sizes::of(&self.pretrained);
+        memory::need(&options.optimizer, &options.training, &sizes, batch)
     }
 
     /// What the model says of some examples, and what it should say.
@@ -89,6 +59,7 @@ impl Encoder {
             ids: batch.ids,
             mask: (!examples.are_even(chosen)).then_some(batch.mask),
             token_types: Some(batch.types),
+            places: None,
             words: batch.words,
         };
         let logits = self.pretrained.model().logits(&inputs, mode)?;

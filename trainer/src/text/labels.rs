@@ -3,20 +3,20 @@
 
 use std::path::Path;
 
+use evenkeel::Checkpoint;
 use evenkeel::rebalance::options::{Options, TextData};
 use evenkeel::rebalance::presets::{Form, MetricName, Preset};
 use evenkeel::source::ModelConfig;
 use tch::{Device, Tensor};
 
-use super::encoder::{self, Encoder};
-use crate::data::{
-    Column, Columns, Examples, Labels, Layout, Prepared, Sources, Targets, TextTokenizer, prepare,
-};
+use super::encoder::Encoder;
+use crate::base::Base;
+use crate::data::{Column, Columns, Examples, Labels, Layout, Prepared, Sources, Targets, prepare};
 use crate::error::{Error, Result};
 use crate::memory::Need;
-use crate::model::{Directory, Task};
+use crate::model::Task;
 use crate::score::{self, Outputs, argmax};
-use crate::training::{Parameter, Problem, Score};
+use crate::training::{Parameter, Problem, Score, Update};
 
 /// A model and its texts.
 pub struct Labelled {
@@ -38,9 +38,9 @@ impl Labelled {
         form: Form,
         device: Device,
     ) -> Result<(Labelled, Vec<String>)> {
-        let (directory, tokenizer) = encoder::open(options, data)?;
+        let base = Base::open(options, data.max_length)?;
         let seed = options.training.seed;
-        let Prepared { train, eval, labels, mut notes } = read(data, form, &directory, &tokenizer, seed)?;
+        let Prepared { train, eval, labels, mut notes } = read(data, form, &base, seed)?;
         let metrics = data.metrics.clone();
         for metric in &metrics {
             score::suits(*metric, form, data.regression, labels.outputs())?;
@@ -51,20 +51,14 @@ impl Labelled {
             (Labels::Classes(names), _) => Task::Classes(names.clone()),
             (Labels::Regression, _) => Task::Regression,
         };
-        let encoder = Encoder::load(directory, &task, [&train, &eval], options, device, &mut notes)?;
+        let encoder = Encoder::load(base, &task, [&train, &eval], options, device, &mut notes)?;
         Ok((Labelled { encoder, train, eval, labels, metrics }, notes))
     }
 }
 
 /// Reads the data as its form says: by the columns that were named, or else by those that usual releases have.
-fn read(
-    data: &TextData,
-    form: Form,
-    directory: &Directory,
-    tokenizer: &TextTokenizer,
-    seed: u64,
-) -> Result<Prepared> {
-    let configured = match directory.task() {
+fn read(data: &TextData, form: Form, base: &Base, seed: u64) -> Result<Prepared> {
+    let configured = match base.directory.task() {
         Some(Task::Classes(names) | Task::Words(names)) => names.clone(),
         _ => Vec::new(),
     };
@@ -82,7 +76,7 @@ fn read(
             seed,
             max_length: data.max_length,
         };
-        prepare(&sources, tokenizer)
+        prepare(&sources, &base.tokenizer)
     };
     match form {
         Form::Words => return prepared(Layout::Words),
@@ -136,6 +130,14 @@ impl Problem for Labelled {
 
     fn config(&self) -> Option<ModelConfig> {
         self.encoder.config.clone()
+    }
+
+    fn updates(&self) -> &[Update] {
+        &self.encoder.pretrained.model().trained().updates
+    }
+
+    fn weights(&self, only: Option<&[&str]>) -> Result<Checkpoint> {
+        self.encoder.pretrained.weights(only)
     }
 
     fn examples(&self) -> usize {

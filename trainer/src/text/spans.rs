@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use evenkeel::Checkpoint;
 use evenkeel::rebalance::options::{Options, TextData};
 use evenkeel::rebalance::presets::{Form, MetricName};
 use evenkeel::source::ModelConfig;
@@ -9,14 +10,15 @@ use evenkeel::text::count;
 use tch::{Device, Tensor};
 
 use super::answers::Answers;
-use super::encoder::{self, Encoder};
+use super::encoder::Encoder;
+use crate::base::Base;
 use crate::data::subset::{choose, hold_back_whole};
 use crate::data::{Division, Question, Questions, Targets, Windows};
 use crate::error::{Error, Result};
 use crate::memory::Need;
 use crate::model::Task;
 use crate::score::{self, Outputs};
-use crate::training::{Parameter, Problem, Score};
+use crate::training::{Parameter, Problem, Score, Update};
 
 /// A model and its questions.
 pub struct Spans {
@@ -33,14 +35,14 @@ impl Spans {
     /// # Errors
     /// Whatever does not fit, before anything is trained.
     pub fn open(options: &Options, data: &TextData, device: Device) -> Result<(Spans, Vec<String>)> {
-        let (directory, tokenizer) = encoder::open(options, data)?;
+        let base = Base::open(options, data.max_length)?;
         for metric in &data.metrics {
             score::suits(*metric, Form::Spans, false, 1)?;
         }
         let (train, questions) = read(data, options.training.seed)?;
         let division = Division { max_length: data.max_length, overlap: data.doc_stride };
-        let train = Windows::new(&train, &tokenizer, division, true)?;
-        let eval = Windows::new(&questions, &tokenizer, division, false)?;
+        let train = Windows::new(&train, &base.tokenizer, division, true)?;
+        let eval = Windows::new(&questions, &base.tokenizer, division, false)?;
         if train.examples.is_empty() || eval.examples.is_empty() {
             return Err(Error::Option(format!(
                 "no question is left to learn from or to evaluate on: of the training questions {} are too long \
@@ -50,7 +52,7 @@ impl Spans {
         }
         let mut notes = skipped(&train, &eval, data);
         let examples = [&train.examples, &eval.examples];
-        let encoder = Encoder::load(directory, &Task::Span, examples, options, device, &mut notes)?;
+        let encoder = Encoder::load(base, &Task::Span, examples, options, device, &mut notes)?;
         Ok((Spans { encoder, train, eval, questions, metrics: data.metrics.clone() }, notes))
     }
 }
@@ -102,6 +104,14 @@ impl Problem for Spans {
 
     fn config(&self) -> Option<ModelConfig> {
         self.encoder.config.clone()
+    }
+
+    fn updates(&self) -> &[Update] {
+        &self.encoder.pretrained.model().trained().updates
+    }
+
+    fn weights(&self, only: Option<&[&str]>) -> Result<Checkpoint> {
+        self.encoder.pretrained.weights(only)
     }
 
     fn examples(&self) -> usize {

@@ -9,16 +9,14 @@ use evenkeel::balance::{
     spread,
 };
 use evenkeel::rebalance::options::{Balance, Interval};
-use evenkeel::tensors::Dtype;
-use evenkeel::{Checkpoint, Report, Silent, analyze};
+use evenkeel::{Report, Silent, analyze};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use super::anchors::Anchors;
-use super::problem::{Parameter, Problem};
+use super::anchors::{Anchors, Member};
+use super::problem::Problem;
 use super::worker::{Found, Order, Worker, measure};
 use crate::error::Result;
-use crate::torch::to_bytes;
 
 /// What changes during a run and is no tensor, for its state on the disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,8 +60,8 @@ pub struct Balancer {
     pending: Option<Anchors>,
     /// Optimizer steps between two computations of everything; `None` where the drift decides.
     interval: Option<u64>,
-    /// For every unit the positions of its measured parameters.
-    members: Vec<Vec<usize>>,
+    /// For every unit its measured weights that change.
+    members: Vec<Vec<Member>>,
     in_use: Vec<InUse>,
     seconds: f64,
 }
@@ -76,14 +74,15 @@ fn tolerance(controller: Option<&Controller>) -> f64 {
     way.filter(|way| *way > 0.0).map_or(TOLERANCE, |way| TOLERANCE.min(0.3 * way))
 }
 
-/// Some weights of a model as a checkpoint in memory.
-fn weights<'a>(problem: &dyn Problem, of: impl Iterator<Item = &'a Parameter>) -> Result<Checkpoint> {
-    let mut tensors = Vec::new();
-    for parameter in of {
-        let shape = parameter.tensor.size().iter().map(|n| usize::try_from(*n).unwrap_or(0)).collect();
-        tensors.push((parameter.name.clone(), Dtype::F32, shape, to_bytes(&parameter.tensor)?));
-    }
-    Ok(Checkpoint::in_memory(problem.config(), tensors)?)
+/// The measured weights of every unit that change: parameters, or what has an update.
+fn members(problem: &dyn Problem, plan: &Plan) -> Vec<Vec<Member>> {
+    let parameters = problem.parameters().iter().enumerate();
+    let mut places: HashMap<&str, Member> =
+        parameters.map(|(position, p)| (p.name.as_str(), Member::Parameter(position))).collect();
+    let updates = problem.updates().iter().enumerate();
+    places.extend(updates.map(|(position, update)| (update.weight.as_str(), Member::Update(position))));
+    let of = |name: &String| places.get(name.as_str()).copied();
+    plan.units.iter().map(|unit| unit.tensors.iter().filter_map(of).collect()).collect()
 }
 
 /// The report on a model's weights as they are.
@@ -91,7 +90,7 @@ fn weights<'a>(problem: &dyn Problem, of: impl Iterator<Item = &'a Parameter>) -
 /// # Errors
 /// Those of the analysis.
 pub fn report(problem: &dyn Problem, options: &Balance) -> Result<Report> {
-    Ok(analyze(&weights(problem, problem.parameters().iter())?, &options.analysis, &Silent)?)
+    Ok(analyze(&problem.weights(None)?, &options.analysis, &Silent)?)
 }
 
 impl Balancer {
@@ -124,14 +123,8 @@ impl Balancer {
     /// # Errors
     /// Those of the analysis.
     pub fn resume(problem: &dyn Problem, setting: &Setting, numbers: Numbers) -> Result<Balancer> {
-        let parameters = problem.parameters();
-        let positions: HashMap<&str, usize> =
-            parameters.iter().enumerate().map(|(position, p)| (p.name.as_str(), position)).collect();
-        let members = numbers.plan.units.iter().map(|unit| {
-            unit.tensors.iter().filter_map(|name| positions.get(name.as_str()).copied()).collect()
-        });
-        let members: Vec<Vec<usize>> = members.collect();
-        let frozen = Frozen::new(&weights(problem, parameters.iter())?, &setting.options.analysis)?;
+        let members = members(problem, &numbers.plan);
+        let frozen = Frozen::new(&problem.weights(None)?, &setting.options.analysis)?;
         let interval = match setting.options.interval {
             Interval::Auto => None,
             Interval::Steps(steps) => Some(steps.max(1)),
@@ -141,7 +134,7 @@ impl Balancer {
             options: setting.options.clone(),
             worker: if setting.wait { None } else { Some(Worker::start(frozen.clone())?) },
             frozen,
-            anchors: Anchors::new(&members, parameters)?,
+            anchors: Anchors::new(&members, problem)?,
             pending: None,
             members,
             numbers,
@@ -149,7 +142,7 @@ impl Balancer {
             in_use: Vec::new(),
             seconds: 0.0,
         };
-        balancer.predict(parameters)?;
+        balancer.predict(problem)?;
         Ok(balancer)
     }
 
@@ -172,9 +165,9 @@ impl Balancer {
     ///
     /// # Errors
     /// [`crate::Error::Option`] where one is missing.
-    pub fn restore(&mut self, saved: &[(String, Tensor)], parameters: &[Parameter]) -> Result<()> {
+    pub fn restore(&mut self, saved: &[(String, Tensor)], problem: &dyn Problem) -> Result<()> {
         self.anchors.restore(saved)?;
-        self.predict(parameters)
+        self.predict(problem)
     }
 
     /// The alpha STD before the first step.
@@ -250,7 +243,7 @@ impl Balancer {
         let mut notes = self.collect(false, step)?;
         // At fixed intervals nobody asks meanwhile how far the weights have moved.
         if self.interval.is_none_or(|interval| step.is_multiple_of(interval)) {
-            self.predict(problem.parameters())?;
+            self.predict(problem)?;
         }
         let all = 0..self.members.len();
         let due: Vec<usize> = match self.interval {
@@ -265,13 +258,13 @@ impl Balancer {
             let order = self.order(problem, step, due)?;
             match &mut self.worker {
                 Some(worker) => {
-                    self.pending = Some(Anchors::new(&self.members, problem.parameters())?);
+                    self.pending = Some(Anchors::new(&self.members, problem)?);
                     worker.order(order)?;
                 }
                 None => {
-                    self.anchors.renew(&order.units, problem.parameters())?;
+                    self.anchors.renew(&order.units, problem)?;
                     notes.push(self.take(measure(&self.frozen, order)?, step));
-                    self.predict(problem.parameters())?;
+                    self.predict(problem)?;
                 }
             }
         }
@@ -309,11 +302,11 @@ impl Balancer {
     pub fn refresh(&mut self, problem: &dyn Problem, step: u64) -> Result<Vec<String>> {
         let started = Instant::now();
         let mut notes = self.collect(true, step)?;
-        self.predict(problem.parameters())?;
+        self.predict(problem)?;
         let order = self.order(problem, step, (0..self.members.len()).collect())?;
-        self.anchors.renew(&order.units, problem.parameters())?;
+        self.anchors.renew(&order.units, problem)?;
         notes.push(self.take(measure(&self.frozen, order)?, step));
-        self.predict(problem.parameters())?;
+        self.predict(problem)?;
         notes.extend(self.steer(step));
         self.seconds += started.elapsed().as_secs_f64();
         Ok(notes)
@@ -343,9 +336,9 @@ impl Balancer {
     }
 
     fn order(&self, problem: &dyn Problem, step: u64, units: Vec<usize>) -> Result<Order> {
-        let parameters = problem.parameters();
-        let positions = units.iter().filter_map(|unit| self.members.get(*unit)).flatten();
-        let weights = weights(problem, positions.filter_map(|position| parameters.get(*position)))?;
+        let members = units.iter().filter_map(|unit| self.members.get(*unit)).flatten();
+        let names: Vec<&str> = members.filter_map(|member| member.name(problem)).collect();
+        let weights = problem.weights(Some(&names))?;
         let displacement = |unit: &usize| self.in_use.get(*unit).map_or(0.0, |in_use| in_use.displacement);
         let displacements = units.iter().map(displacement).collect();
         Ok(Order { step, units, displacements, weights })
@@ -373,8 +366,8 @@ impl Balancer {
         )
     }
 
-    fn predict(&mut self, parameters: &[Parameter]) -> Result<()> {
-        let displacements = self.anchors.displacements(parameters)?;
+    fn predict(&mut self, problem: &dyn Problem) -> Result<()> {
+        let displacements = self.anchors.displacements(problem)?;
         self.in_use = self.numbers.drift.in_use(&displacements);
         Ok(())
     }

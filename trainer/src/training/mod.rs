@@ -11,5 +11,6 @@ mod state;
 mod worker;
 
 pub use balancer::{Balancer, Setting, report};
-pub use problem::{Mode, Parameter, Problem, Score};
+pub(crate) use problem::in_memory;
+pub use problem::{Mode, Parameter, Problem, Score, Update};
 pub use run::{Finished, INTERRUPTED, Run, Settings, steps_per_epoch};

@@ -2,13 +2,16 @@
 
 use std::path::Path;
 
+use evenkeel::Checkpoint;
 use evenkeel::rebalance::options::Options;
 use evenkeel::source::ModelConfig;
+use evenkeel::tensors::Dtype;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::error::Result;
 use crate::memory::Need;
+use crate::torch::to_bytes;
 
 /// A trained tensor of a model.
 #[derive(Debug)]
@@ -19,6 +22,21 @@ pub struct Parameter {
     pub tensor: Tensor,
     /// Whether weight decay applies: not to biases and norms.
     pub decays: bool,
+}
+
+/// A frozen weight W with a trained update of low rank: as spectra see it, W + scale·B·A.
+#[derive(Debug)]
+pub struct Update {
+    /// The weight's name in the checkpoint.
+    pub weight: String,
+    /// W.
+    pub frozen: Tensor,
+    /// The position of A (r × in) among the parameters.
+    pub a: usize,
+    /// The position of B (out × r).
+    pub b: usize,
+    /// The factor of B·A.
+    pub scale: f64,
 }
 
 /// Whether dropout is on.
@@ -47,6 +65,19 @@ pub trait Problem {
     /// The model's configuration, by which an analysis knows its blocks.
     fn config(&self) -> Option<ModelConfig>;
 
+    /// The weights that are frozen but for an update.
+    fn updates(&self) -> &[Update] {
+        &[]
+    }
+
+    /// The weights as an analysis is to see them, of all tensors or of those with these names.
+    ///
+    /// # Errors
+    /// What libtorch says, and those of reading.
+    fn weights(&self, only: Option<&[&str]>) -> Result<Checkpoint> {
+        in_memory(self.config(), self.parameters(), only)
+    }
+
     /// The number of training examples.
     fn examples(&self) -> usize;
 
@@ -74,4 +105,22 @@ pub trait Problem {
     /// # Errors
     /// Those of writing.
     fn write(&self, directory: &Path) -> Result<()>;
+}
+
+/// Parameters, all or those with these names, as a checkpoint in memory.
+///
+/// # Errors
+/// What libtorch says.
+pub fn in_memory(
+    config: Option<ModelConfig>,
+    parameters: &[Parameter],
+    only: Option<&[&str]>,
+) -> Result<Checkpoint> {
+    let mut tensors = Vec::new();
+    let wanted = |p: &&Parameter| only.is_none_or(|only| only.contains(&p.name.as_str()));
+    for parameter in parameters.iter().filter(wanted) {
+        let shape = parameter.tensor.size().iter().map(|n| usize::try_from(*n).unwrap_or(0)).collect();
+        tensors.push((parameter.name.clone(), Dtype::F32, shape, to_bytes(&parameter.tensor)?));
+    }
+    Ok(Checkpoint::in_memory(config, tensors)?)
 }

@@ -154,7 +154,7 @@ impl<'a> Run<'a> {
             saved.optimizer.into_iter().partition(|(name, _)| name.starts_with("anchor."));
         optimizer.restore(parameters, &moments)?;
         let mut balancer = Balancer::resume(problem, setting, saved.state.balancer.clone())?;
-        balancer.restore(&anchors, parameters)?;
+        balancer.restore(&anchors, problem)?;
         let bar = Bar::new(saved.state.step, settings.rate.steps, settings.quiet);
         Ok(Some(Run { settings, problem, optimizer, balancer, state: saved.state, states, bar }))
     }

@@ -187,12 +187,13 @@ impl Config {
     }
 
     /// The filling token: as configured, as the tokenizer's own padding says, as the model says, or
-    /// under its usual names.
+    /// under its usual names. LLaMA's have none: what ends a text fills it up then.
     fn pad(&self, tokenizer: &Tokenizer) -> Option<u32> {
         let configured = self.special("pad_token").and_then(|token| tokenizer.token_to_id(token));
         let own = || tokenizer.get_padding().map(|padding| padding.pad_id);
         let model = || self.pad.and_then(|id| u32::try_from(id).ok());
         let usual = || ["[PAD]", "<pad>"].iter().find_map(|token| tokenizer.token_to_id(token));
-        configured.or_else(own).or_else(model).or_else(usual)
+        let end = || self.special("eos_token").and_then(|token| tokenizer.token_to_id(token));
+        configured.or_else(own).or_else(model).or_else(usual).or_else(end)
     }
 }

@@ -147,6 +147,19 @@ impl TextTokenizer {
         self.tokenizer.get_post_processor().map_or(0, |processor| processor.added_tokens(pair))
     }
 
+    /// The tokens of one text, special ones included, each with the byte of the text at which it ends: 0 for
+    /// special ones.
+    ///
+    /// # Errors
+    /// What the tokenizer says.
+    pub fn with_ends(&self, text: &str) -> tokenizers::Result<Vec<(u32, usize)>> {
+        let encoding = self.tokenizer.encode(text, true)?;
+        let specials = encoding.get_special_tokens_mask();
+        let ends = encoding.get_offsets().iter().zip(specials);
+        let ends = ends.map(|((_, end), special)| if *special == 1 { 0 } else { *end });
+        Ok(encoding.get_ids().iter().copied().zip(ends).collect())
+    }
+
     /// Tokenises all rows of a table on all threads; a row with several second texts gives as many. Rows of more
     /// than `max_length` tokens are cut: token by token from the longer text, as transformers' `longest_first`.
     ///

@@ -1,28 +1,24 @@
 //! How much memory a run needs, computed from the sizes of its model before anything is trained.
 //!
 //! Counted are, in F32 unless said otherwise: weights; gradients; what the optimizer keeps; and what a
-//! batch takes. Of a batch these are the values that the backward pass wants, for each token and layer
-//!
-//! - 10 × hidden: the matrices' inputs, query, key, value, the inputs of two norms, two dropouts;
-//! - 2 × intermediate: on both sides of the nonlinearity;
-//! - 3 × heads × length: attention's weights, its dropout, their product (on a CPU with dropout; other
-//!   kernels keep none of them);
-//!
-//! and the gradients of one layer's values while it is being differentiated. With gradient checkpointing
-//! one layer is kept whole, and of the others their inputs. With bf16 matrices' inputs and outputs take two
-//! bytes, and the matrices are kept a second time in two bytes.
+//! batch takes (batch.rs). Of a model with adapters most weights are frozen: they have neither gradients nor
+//! moments, and take two bytes with bf16. With gradient checkpointing one layer is kept whole, and of the others
+//! their inputs. With bf16 matrices' inputs and outputs take two bytes, and matrices that learn are kept a second
+//! time in two bytes.
 //!
 //! The gradients of weights grow while values are given back, so that a step needs the larger of the two
 //! rather than their sum, unless gradients of several batches are added up, or values are computed twice.
 //! Writing a state copies one file's tensors. Not counted: libtorch itself and the program (about 0.3 GB, of
 //! which 0.1 GB are its own), the data, the checkpoint that is read.
-//! fixtures/memory.py measures runs: of MiniLM this is what they take, to about a tenth.
+//! fixtures/memory.py measures runs, to about a tenth.
 
-use evenkeel::rebalance::options::{OptimizerKind, Options};
+mod batch;
+
+use evenkeel::rebalance::options::{Optimizer, OptimizerKind, Training};
 use evenkeel::text::bytes as shown;
 
 use crate::error::{Error, Result};
-use crate::model::Config;
+use crate::model::{Config, Pretrained};
 
 /// Of so many bytes the allocator loses one, between those in use.
 const ALLOCATOR_LOSS: u64 = 20;
@@ -30,9 +26,9 @@ const ALLOCATOR_LOSS: u64 = 20;
 /// The bytes that a run needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Need {
-    /// Of the model.
+    /// Of the model, frozen ones among them.
     pub weights: u64,
-    /// As many again.
+    /// As many again as learn.
     pub gradients: u64,
     /// What the optimizer keeps, and SAM's copy of the weights.
     pub optimizer: u64,
@@ -51,49 +47,63 @@ pub struct Batch {
     pub examples: usize,
     /// Tokens of the longest.
     pub length: usize,
+    /// The rows that a language model gives numbers for the whole vocabulary for.
+    pub places: usize,
     /// On a GPU attention keeps no weights.
     pub on_gpu: bool,
 }
 
-/// What a run of a model with so many parameters needs.
-pub fn need(options: &Options, config: &Config, parameters: usize, batch: Batch) -> Need {
-    let weights = 4 * parameters as u64;
-    let moments = match options.optimizer.kind {
-        OptimizerKind::AdamW | OptimizerKind::Adam => 2 * weights,
-        OptimizerKind::Sgd if options.optimizer.beta1 > 0.0 => weights,
+/// The sizes of a model.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes<'a> {
+    /// Its configuration.
+    pub config: &'a Config,
+    /// Elements that learn.
+    pub learning: u64,
+    /// Bytes that do not.
+    pub frozen: u64,
+    /// Of a token the numbers that go into adapters, of all of them together.
+    pub adapted_inputs: u64,
+    /// Whether adapters drop some of them.
+    pub drops_inputs: bool,
+}
+
+impl<'a> Sizes<'a> {
+    /// Those of a model that has been read.
+    pub fn of(model: &'a Pretrained) -> Sizes<'a> {
+        let trained = model.model().trained();
+        let inputs = trained.updates.iter().filter_map(|update| update.frozen.size().last().copied());
+        Sizes {
+            config: model.source().config(),
+            learning: trained.parameters.iter().map(|parameter| parameter.tensor.numel() as u64).sum(),
+            frozen: trained.frozen,
+            adapted_inputs: inputs.filter_map(|inputs| u64::try_from(inputs).ok()).sum(),
+            drops_inputs: model.lora().is_some_and(|lora| lora.dropout > 0.0),
+        }
+    }
+
+    fn is_adapted(&self) -> bool {
+        self.adapted_inputs > 0
+    }
+}
+
+/// What a run of a model of these sizes needs.
+pub fn need(optimizer: &Optimizer, training: &Training, sizes: &Sizes, batch: Batch) -> Need {
+    let learning = 4 * sizes.learning;
+    let moments = match optimizer.kind {
+        OptimizerKind::AdamW | OptimizerKind::Adam => 2 * learning,
+        OptimizerKind::Sgd if optimizer.beta1 > 0.0 => learning,
         // Adafactor keeps sums of rows and columns.
         OptimizerKind::Adafactor | OptimizerKind::Sgd => 0,
     };
     Need {
-        weights,
-        gradients: weights,
-        optimizer: moments + if options.optimizer.sam.is_some() { weights } else { 0 },
-        batch: batch_bytes(options, config, batch),
-        adds_up: options.training.accumulation > 1 || options.training.checkpointing,
-        saving: weights.max(moments),
+        weights: learning + sizes.frozen,
+        gradients: learning,
+        optimizer: moments + if optimizer.sam.is_some() { learning } else { 0 },
+        batch: batch::bytes(training, sizes, batch),
+        adds_up: training.accumulation > 1 || training.checkpointing,
+        saving: learning.max(moments),
     }
-}
-
-fn batch_bytes(options: &Options, config: &Config, batch: Batch) -> u64 {
-    let (hidden, inner) = (config.hidden as u64, config.intermediate as u64);
-    let (heads, length) = (config.heads as u64, batch.length as u64);
-    let tokens = batch.examples as u64 * length;
-    let attention = if config.attention_dropout > 0.0 && !batch.on_gpu { 3 * heads * length } else { hidden };
-    let masks = if config.hidden_dropout > 0.0 { 2 * hidden } else { 0 };
-    let layer = match options.training.bf16 {
-        false => 4 * (8 * hidden + masks + 2 * inner + attention),
-        // In F32 the norms and attention stay.
-        true => 4 * (7 * hidden + attention) + 2 * (3 * hidden + masks + 2 * inner),
-    };
-    // Gradients of a layer's values, while its own are still there.
-    let scores = if batch.on_gpu { hidden } else { 3 * heads * length };
-    let transient = 4 * (scores + 2 * inner);
-    let layers = config.layers as u64;
-    let kept = if options.training.checkpointing { layer + 4 * hidden * layers } else { layer * layers };
-    let embeddings = 4 * 4 * hidden;
-    let cast =
-        if options.training.bf16 { 2 * layers * (4 * hidden * hidden + 2 * hidden * inner) } else { 0 };
-    tokens * (kept + transient + embeddings) + cast
 }
 
 impl Need {
@@ -202,6 +212,59 @@ mod tests {
         assert_eq!((NEED.fixed(), NEED.peak()), (400, 840));
         assert_eq!(Need { adds_up: true, ..NEED }.peak(), 945);
         assert_eq!(Need { batch: 10, ..NEED }.peak(), 525);
+    }
+
+    const ADAMW: Optimizer = Optimizer {
+        kind: OptimizerKind::AdamW,
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.0,
+        sam: None,
+    };
+
+    fn training(bf16: bool, checkpointing: bool) -> Training {
+        Training {
+            epochs: 1,
+            batch: 1,
+            accumulation: 1,
+            clip: 1.0,
+            checkpointing,
+            bf16,
+            seed: 0,
+            device: "cuda".to_owned(),
+            threads: 0,
+            save_steps: None,
+        }
+    }
+
+    /// The numbers of LLaMA-7B's configuration, with adapters of rank 8 on queries and values.
+    #[test]
+    fn a_model_of_seven_billion_fits_one_gpu() {
+        let config = Config::of(serde_json::json!({
+            "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+            "num_attention_heads": 32, "vocab_size": 32000, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6,
+        }));
+        let (layers, hidden, inner) = (32u64, 4096u64, 11008u64);
+        let matrices = layers * (4 * hidden * hidden + 3 * hidden * inner) + 2 * 32000 * hidden;
+        let norms = (2 * layers + 1) * hidden;
+        assert_eq!(matrices + norms, 6_738_415_616);
+        let sizes = |bytes: u64| Sizes {
+            config: &config,
+            learning: layers * 2 * 8 * 2 * hidden,
+            frozen: bytes * matrices + 4 * norms,
+            adapted_inputs: layers * 2 * hidden,
+            drops_inputs: true,
+        };
+        let batch = Batch { examples: 1, length: 256, places: 1, on_gpu: true };
+        let gigabytes = |need: Need| need.peak() as f64 / 1e9;
+        let small = need(&ADAMW, &training(true, true), &sizes(2), batch);
+        assert!(small.check(Some(24_000_000_000)).unwrap().is_none(), "{small:?}");
+        assert!((13.5..15.5).contains(&gigabytes(small)), "{small:?}");
+        // Weights in F32 do not fit, and without checkpointing a batch takes far more.
+        assert!(need(&ADAMW, &training(false, true), &sizes(4), batch).check(Some(24_000_000_000)).is_err());
+        let kept = need(&ADAMW, &training(true, false), &sizes(2), batch);
+        assert!(kept.batch > 5 * small.batch, "{kept:?}");
     }
 
     #[test]

@@ -1,0 +1,78 @@
+//! What every problem with texts begins with: a model's directory and its tokenizer, that they belong together,
+//! and the model for a task.
+
+use evenkeel::rebalance::options::Options;
+use tch::Device;
+
+use crate::data::TextTokenizer;
+use crate::error::{Error, Result};
+use crate::model::{Directory, Pretrained, Settings, Task};
+
+/// A model's directory, with nothing of its weights read yet, and its tokenizer.
+#[derive(Debug)]
+pub struct Base {
+    /// The directory.
+    pub directory: Directory,
+    /// Its tokenizer.
+    pub tokenizer: TextTokenizer,
+}
+
+impl Base {
+    /// Opens both, for inputs of at most so many tokens.
+    ///
+    /// # Errors
+    /// Those of reading; [`Error::Option`] where the model takes no such inputs.
+    pub fn open(options: &Options, max_length: usize) -> Result<Base> {
+        let mut directory = Directory::open(&options.model)?;
+        let longest = directory.config().max_length();
+        if max_length > longest {
+            return Err(Error::Option(format!(
+                "the model takes at most {longest} tokens: --max-length {longest}."
+            )));
+        }
+        let tokenizer = TextTokenizer::open(directory.path())?;
+        directory.set_padding(usize::try_from(tokenizer.pad()).unwrap_or(usize::MAX));
+        Ok(Base { directory, tokenizer })
+    }
+
+    /// Checks that the model knows all tokens of the data: beyond its embedding there are none.
+    ///
+    /// # Errors
+    /// [`Error::Option`] where it does not.
+    pub fn check_tokens(&self, largest: u32) -> Result<()> {
+        let vocabulary = self.directory.config().vocabulary;
+        let largest = largest.max(self.tokenizer.pad());
+        if usize::try_from(largest).map_or(true, |id| id >= vocabulary) {
+            return Err(Error::Option(format!(
+                "the tokenizer gives token {largest}, but the model knows {vocabulary}: they do not belong together."
+            )));
+        }
+        Ok(())
+    }
+
+    /// Reads the model for a task, and says what of it begins at random.
+    ///
+    /// # Errors
+    /// Those of [`Directory::load`] and [`Directory::adapt`].
+    pub fn load(self, options: &Options, task: &Task, device: Device) -> Result<(Pretrained, Vec<String>)> {
+        let settings = Settings {
+            device,
+            seed: options.training.seed,
+            new_head: false,
+            recompute: options.training.checkpointing,
+            bf16: options.training.bf16,
+        };
+        let pretrained = match &options.lora {
+            Some(lora) => self.directory.adapt(task, settings, lora)?,
+            None => self.directory.load(task, settings)?,
+        };
+        let mut notes = Vec::new();
+        if !pretrained.initialised().is_empty() {
+            notes.push(format!(
+                "The checkpoint has no head for this task; these begin at random: {}.",
+                pretrained.initialised().join(", ")
+            ));
+        }
+        Ok((pretrained, notes))
+    }
+}
