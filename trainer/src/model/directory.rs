@@ -74,7 +74,7 @@ impl Directory {
         let config = Config::new(&config_path, &config_entries)?;
         let tensors = by_name(&path, &checkpoint)?;
         let is_there = |head| tensors.contains_key(mark(head, config.family));
-        let has_head = config.head.is_some_and(is_there);
+        let has_head = config.head_kind.is_some_and(is_there);
         if has_head && config.task.is_none() {
             let reason = "its head does not choose one of several labels, nor predict one number \
                           (`problem_type` and `id2label`).";

@@ -116,11 +116,6 @@ impl Family {
         format!("{family}{}", head.class())
     }
 
-    /// The module of the head that classifies.
-    pub(super) fn head(&self) -> &'static str {
-        if self.language.is_some() { "score" } else { "classifier" }
-    }
-
     /// The head's last matrix.
     pub(super) fn output(&self) -> &'static str {
         match self.design {
@@ -213,7 +208,7 @@ pub struct Config {
     pub(super) task: Option<Task>,
     /// The kind of head that `architectures` names; `None` where it names a class without one that is known
     /// here: a head under the same name is for something else then.
-    pub(super) head: Option<HeadKind>,
+    pub(super) head_kind: Option<HeadKind>,
     pub(crate) kind: Kind,
 }
 
