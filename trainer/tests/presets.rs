@@ -6,7 +6,7 @@ mod place;
 
 use std::fs;
 
-use place::{LAYERS, Place, fixtures};
+use place::{LAYERS, Place, fixtures, llama};
 use serde_json::Value;
 
 /// A run of one epoch on a file of the fixtures.
@@ -20,12 +20,23 @@ fn run(place: &Place, output: &str, preset: &str, file: &str, more: &str) -> Str
     )
 }
 
+/// The names of a run's scores.
+fn scores_of(place: &Place, output: &str) -> Vec<String> {
+    let report = place.report(output);
+    report["after"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|score| score["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
 /// The names of a run's scores, all of them numbers from 0 to 1.
 fn scores(place: &Place, output: &str) -> Vec<String> {
     let report = place.report(output);
     let scores = report["after"].as_array().unwrap();
     assert!(scores.iter().all(|score| (0.0..=1.0).contains(&score["value"].as_f64().unwrap())), "{scores:?}");
-    scores.iter().map(|score| score["name"].as_str().unwrap().to_owned()).collect()
+    scores_of(place, output)
 }
 
 fn class(place: &Place, output: &str) -> String {
@@ -117,6 +128,27 @@ fn odd_questions_are_counted() {
     assert!(said.contains("--metric f1 is not for this task: accuracy."), "{said}");
     let said = place.run("csv", "--preset copa --train t.csv", 2);
     assert!(said.contains("t.csv"), "{said}");
+}
+
+/// A language model is asked for the letter, whole or with adapters; the plan shows what it is asked.
+#[test]
+fn science_is_asked_of_a_language_model() {
+    let place = Place::new();
+    llama(&place, 50);
+    let folder = fixtures().join("trainer/tasks/scienceqa");
+    let train =
+        |file: &str| format!("--preset scienceqa --train {} --max-length 24", folder.join(file).display());
+    let whole = train("problems.json");
+    let plan = place.run("plan", &format!("{whole} --dry-run"), 0);
+    let prompt = "Question: Which of these is number 0?\nChoose one.\nContext: N/A\nOptions: (A) the film is great (B) ";
+    assert!(plan.contains(prompt) && plan.contains("\nAnswer: A\n"), "{plan}");
+    assert!(plan.contains("11 training and 4 evaluation examples"), "{plan}");
+    assert!(plan.contains("3 questions have a picture"), "{plan}");
+    place.run("out", &format!("{whole} --epochs 1 --batch 4"), 0);
+    assert_eq!(scores_of(&place, "out")[0], "accuracy");
+    assert_eq!(class(&place, "out"), "LlamaForCausalLM");
+    place.run("hub", &format!("{} --epochs 1 --batch 4 --lora 4", train("train.parquet")), 0);
+    assert!(place.path("hub/adapter_config.json").is_file());
 }
 
 #[test]
