@@ -27,8 +27,9 @@ Examples:
       --subsample 0.005 --s 1 --output out
 
   # Questions that a text answers, with a new head on the encoder
-  evenkeel rebalance roberta-base --preset squad --train train-v1.1.json --eval dev-v1.1.json --subsample 0.01 \\
-      --output out
+  evenkeel rebalance roberta-base --preset squad --train train-v1.1.json --eval dev-v1.1.json \\
+      --subsample 0.01 --output out
+
   # Adapters of rank 8 in place of the weights, as PEFT saves them
   evenkeel rebalance roberta-base --preset sst2 --train train.tsv --lora 8 --output adapter
 
