@@ -33,7 +33,8 @@ fn analyze(place: &Place, arguments: &str) -> Value {
 fn an_adapter_is_trained_and_the_base_is_not() {
     let place = Place::new().with_sentences();
     let before = fs::read(place.path("model/model.safetensors")).unwrap();
-    let said = place.train("out", "--lora 4 --lora-dropout 0.1 --spectra-interval 1 --warmup 0");
+    let said = place
+        .train("out", "--lora 4 --lora-dropout 0.1 --spectra-interval 1 --warmup 0 --epochs 8 --lr 1e-2");
     assert!(said.contains("The result is out"), "{said}");
     assert!(fs::read(place.path("model/model.safetensors")).unwrap() == before);
     let mut files: Vec<String> = fs::read_dir(place.path("out"))
@@ -50,7 +51,8 @@ fn an_adapter_is_trained_and_the_base_is_not() {
     }
     assert_ne!(report["spectra_before"]["blocks"], found["blocks"]);
     assert_eq!(report["spectra_before"]["blocks"], analyze(&place, "model")["blocks"]);
-    assert!(report["after"][0]["value"].as_f64() > report["before"][0]["value"].as_f64(), "{report}");
+    let value = |when: &str| report[when][0]["value"].as_f64().unwrap();
+    assert!(value("after") > value("before"), "{} {}", value("after"), value("before"));
     // Adapters have the rates of their blocks: the log's are those of the formula.
     let log = place.log("out");
     let numbers = |key: &str| -> Vec<f64> {
@@ -63,7 +65,7 @@ fn an_adapter_is_trained_and_the_base_is_not() {
         let factor = 10f64.powf(1.25 * (1.0 / (1.0 + (-10.0 * (alpha - mean)).exp()) - 0.5));
         assert!((rate / (log[3]["rate"].as_f64().unwrap() * factor) - 1.0).abs() < 1e-9);
     }
-    assert_ne!(log[0]["alphas"], log[5]["alphas"]);
+    assert_ne!(log[0]["alphas"], log[23]["alphas"]);
 }
 
 #[test]
@@ -250,7 +252,7 @@ fn what_does_not_fit_is_refused_in_a_sentence() {
 #[test]
 fn a_tokenizer_beyond_the_embedding_is_refused() {
     let place = decoder();
-    llama(&place, 40);
+    llama(&place, 20);
     let said = place.run("no", PROMPTS, 2);
-    assert!(said.contains("but the model knows 40: they do not belong together"), "{said}");
+    assert!(said.contains("but the model knows 20: they do not belong together"), "{said}");
 }

@@ -78,6 +78,7 @@ fn options(directory: &Path, output: &str) -> Options {
             weight_decay: 0.1,
             sam: None,
         },
+        lora: None,
         training: Training {
             epochs: 2,
             batch: 4,

@@ -248,3 +248,68 @@ impl Continued {
         Query { input, asked }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORDS: &str = "[PAD] [UNK] [CLS] [SEP] [MASK] the film is great poor very ##ly";
+
+    /// A tokenizer of these words, whose numbers are their places.
+    fn tokenizer() -> TextTokenizer {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("vocab.txt"), WORDS.replace(' ', "\n")).unwrap();
+        TextTokenizer::open(directory.path()).unwrap()
+    }
+
+    fn example(prompt: &str, answer: &str, candidates: &[&str]) -> PromptedExample {
+        PromptedExample {
+            prompt: prompt.to_owned(),
+            answer: answer.to_owned(),
+            candidates: candidates.iter().map(|candidate| (*candidate).to_owned()).collect(),
+            right: 0,
+        }
+    }
+
+    fn asked(query: &Query) -> Vec<(usize, u32, usize)> {
+        query.asked.iter().map(|asked| (asked.place, asked.token, asked.part)).collect()
+    }
+
+    #[test]
+    fn candidates_of_one_token_are_asked_for_together() {
+        let examples = [example("the film is", " great", &[" great", " poor", " very great"])];
+        let found = Dialogues::new(&examples, &tokenizer(), 8).unwrap();
+        let [one] = found.examples.as_slice() else { panic!("{found:?}") };
+        // What ends a text is no part of the answer.
+        assert_eq!((one.learned.input.as_slice(), asked(&one.learned)), (&[2, 5, 6, 7][..], vec![(3, 8, 0)]));
+        let [together, alone] = one.evaluated.as_slice() else { panic!("{one:?}") };
+        assert_eq!(asked(together), [(3, 8, 0), (3, 8, 1), (3, 9, 2)]);
+        assert_eq!(
+            (alone.input.as_slice(), asked(alone)),
+            (&[2, 5, 6, 7, 10][..], vec![(3, 10, 3), (4, 8, 3)])
+        );
+        assert_eq!((found.largest_id(), found.cut, found.left_out), (10, 0, 0));
+    }
+
+    #[test]
+    fn a_token_over_the_border_belongs_to_the_answer() {
+        let found = Dialogues::new(&[example("the gre", "atly", &[])], &tokenizer(), 8).unwrap();
+        let learned = &found.examples[0].learned;
+        assert_eq!((learned.input.as_slice(), asked(learned)), (&[2, 5, 8][..], vec![(1, 8, 0), (2, 11, 0)]));
+    }
+
+    #[test]
+    fn long_prompts_lose_their_beginning_and_long_answers_are_left_out() {
+        let examples = [example("the film is", " great", &[]), example("film", " very very very very", &[])];
+        let found = Dialogues::new(&examples, &tokenizer(), 4).unwrap();
+        assert_eq!((found.examples.len(), found.cut, found.left_out), (1, 1, 1));
+        assert_eq!(found.examples[0].learned.input, [2, 6, 7]);
+        let notes = found.notes("training", 4);
+        assert!(
+            notes[0].starts_with("1 of 2 training prompts lose") && notes[1].contains("left out"),
+            "{notes:?}"
+        );
+        let error = Dialogues::new(&[example("film", "", &[])], &tokenizer(), 4).unwrap_err().to_string();
+        assert_eq!(error, "example 1: its answer is no token.");
+    }
+}
