@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Mapping, Measure, Spectra};
 use crate::blocks::{Naming, Statistics, mean};
 use crate::error::{Error, Result};
-use crate::report::Report;
+use crate::report::{Matrix, Report};
 use crate::text::printable;
 
 /// How many units a message lists.
@@ -23,7 +23,8 @@ const SHOWN: usize = 12;
 pub struct UnitOptions {
     /// Units to leave at the base rate: patterns such as `encoder.layer.0` or `*.layer.1*`.
     pub exclude: Vec<String>,
-    /// Leave the last unit at the base rate, too.
+    /// Leave the last unit at the base rate, too, if it lies outside all blocks, as a head does. The authors'
+    /// scripts leave out whatever stands last, which is a layer of the last block where the head has none.
     pub exclude_last: bool,
 }
 
@@ -68,8 +69,9 @@ impl Plan {
         for pattern in &options.exclude {
             exclude(&mut units, pattern)?;
         }
-        if let (true, Some(last)) = (options.exclude_last, units.last_mut()) {
-            last.excluded = true;
+        if let (true, false, Some(last)) = (options.exclude_last, by_block, units.last_mut()) {
+            let in_block = |m: &Matrix| m.block.is_some() && last.matrices.contains(&m.name);
+            last.excluded = !report.matrices.iter().any(in_block);
         }
         Ok(Plan { units, of_parameter })
     }
@@ -132,7 +134,7 @@ pub fn spread(values: &[Option<f64>]) -> Option<f64> {
 type Units = (Vec<Unit>, Vec<Option<usize>>);
 
 fn by_blocks(report: &Report, parameters: &[&str], naming: &Naming) -> Units {
-    let block_of = |matrix: &crate::report::Matrix| {
+    let block_of = |matrix: &Matrix| {
         // The parameter may have another name than the tensor in the file, where weights are tied.
         let names = matrix.tensors.iter().chain(&matrix.aliases);
         names.filter_map(|name| naming.block_of(name)).map(|block| block.name).next()
@@ -177,7 +179,7 @@ fn add(
     units: &mut Vec<Unit>,
     positions: &mut HashMap<String, usize>,
     name: String,
-    matrix: &crate::report::Matrix,
+    matrix: &Matrix,
 ) -> usize {
     let position = *positions.entry(name.clone()).or_insert_with(|| {
         units.push(Unit { name, matrices: Vec::new(), tensors: Vec::new(), excluded: false });

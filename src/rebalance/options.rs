@@ -106,8 +106,12 @@ pub struct TextData {
     pub metrics: Vec<MetricName>,
     /// Take only a part of the training examples.
     pub subsample: Subsample,
-    /// Longer inputs are cut to this many tokens.
+    /// Longer inputs are cut to this many tokens, or divided into parts that long.
     pub max_length: usize,
+    /// Tokens that neighbouring parts of a long context have in common.
+    pub doc_stride: usize,
+    /// The part of a file with several that is evaluated on.
+    pub eval_split: String,
 }
 
 /// Prompts with answers.

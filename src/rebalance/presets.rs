@@ -2,11 +2,14 @@
 //! settings of the paper (arXiv 2410.12178, appendix D.1).
 //!
 //! Two releases of GLUE are in use, with other names of the columns: the one on the Hugging Face hub
-//! and the original TSV files. [`Preset::columns_in`] tells them apart by the columns that a file has.
+//! and the original TSV files. [`Preset::columns_in`] tells them apart by the columns that a file has. Tasks
+//! that are more than texts with a label have a [`Form`] of their own, which the trainer knows how to read.
 
 use serde::{Deserialize, Serialize};
 
-/// What a classifier or a regression is judged by; the trainer computes it. Of all of them more is better.
+use super::options::Choice;
+
+/// What a model is judged by; the trainer computes it. Of all of them more is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MetricName {
@@ -30,11 +33,18 @@ pub enum MetricName {
     AccuracyMacroF1,
     /// The mean of Pearson's and Spearman's coefficients.
     PearsonSpearman,
+    /// The part of the questions that are answered rightly as a whole: with all their answers judged rightly
+    /// (MultiRC), or in just the words of one of the right answers (SQuAD).
+    ExactMatch,
+    /// The mean of F1 over all answers and exact match (MultiRC).
+    F1ExactMatch,
+    /// The mean over the questions of F1 of an answer's words (SQuAD).
+    WordF1,
 }
 
 impl MetricName {
     /// All of them.
-    pub const ALL: [MetricName; 10] = [
+    pub const ALL: [MetricName; 13] = [
         MetricName::Accuracy,
         MetricName::F1,
         MetricName::MacroF1,
@@ -45,6 +55,9 @@ impl MetricName {
         MetricName::AccuracyF1,
         MetricName::AccuracyMacroF1,
         MetricName::PearsonSpearman,
+        MetricName::ExactMatch,
+        MetricName::F1ExactMatch,
+        MetricName::WordF1,
     ];
 
     /// The name on the command line and in logs.
@@ -60,6 +73,9 @@ impl MetricName {
             MetricName::AccuracyF1 => "accuracy-f1",
             MetricName::AccuracyMacroF1 => "accuracy-macro-f1",
             MetricName::PearsonSpearman => "pearson-spearman",
+            MetricName::ExactMatch => "exact-match",
+            MetricName::F1ExactMatch => "f1-exact-match",
+            MetricName::WordF1 => "word-f1",
         }
     }
 
@@ -75,7 +91,48 @@ impl MetricName {
 
     /// Whether it is defined for two labels only.
     pub const fn is_of_two_labels(self) -> bool {
-        matches!(self, MetricName::F1 | MetricName::AccuracyF1)
+        matches!(self, MetricName::F1 | MetricName::AccuracyF1 | MetricName::F1ExactMatch)
+    }
+
+    /// Whether it can be computed of examples of a form, `regression` being whether these have numbers.
+    pub const fn suits(self, form: Form, regression: bool) -> bool {
+        match form {
+            Form::Texts | Form::Words => match self {
+                MetricName::ExactMatch | MetricName::F1ExactMatch | MetricName::WordF1 => false,
+                _ => self.is_of_numbers() == regression,
+            },
+            Form::Answers => !self.is_of_numbers() && !matches!(self, MetricName::WordF1),
+            Form::Choices | Form::Letters => matches!(self, MetricName::Accuracy),
+            Form::Spans => matches!(self, MetricName::ExactMatch | MetricName::WordF1),
+        }
+    }
+}
+
+/// How the examples of a task are made: what a file has to hold, and which head of a model learns it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A text, or two, with a label or a number: columns.
+    Texts,
+    /// Two texts with a word of each, and a label for the two words.
+    Words,
+    /// A text, and which of others goes with it.
+    Choices,
+    /// Answers to questions about passages, and whether each is right.
+    Answers,
+    /// Questions, and where in a text the answer stands.
+    Spans,
+    /// Questions to a language model, which names an answer by its letter.
+    Letters,
+}
+
+impl Form {
+    /// What the metrics of its tasks can be, for messages.
+    pub fn metrics(self, regression: bool) -> Vec<&'static str> {
+        MetricName::ALL
+            .into_iter()
+            .filter(|metric| metric.suits(self, regression))
+            .map(MetricName::name)
+            .collect()
     }
 }
 
@@ -111,8 +168,9 @@ pub struct Defaults {
     pub clip: f64,
     /// Tokens of an input, at most.
     pub max_length: usize,
-    /// Fields are trained as the paper's authors do: Adam, a rate that falls in steps, spectra once an epoch,
-    /// every k-th sample.
+    /// Which examples a part of them is.
+    pub choice: Choice,
+    /// Fields are trained as the paper's authors do: Adam, a rate that falls in steps, spectra once an epoch.
     pub of_fields: bool,
 }
 
@@ -134,6 +192,7 @@ impl Defaults {
         weight_decay: 0.1,
         clip: 1.0,
         max_length: 128,
+        choice: Choice::First,
         of_fields: false,
     };
     /// The paper's for neural operators: of the batches 20 to 100 the smallest, and the rate of FNO on
@@ -146,10 +205,24 @@ impl Defaults {
         weight_decay: 1e-4,
         clip: 0.0,
         max_length: 0,
+        choice: Choice::Stride,
         of_fields: true,
+        ..Defaults::PAPER
     };
     /// The domain-specific sets have a rate of their own in the paper.
     const DOMAIN: Defaults = Defaults { peak: 3e-5, ..Defaults::PAPER };
+    /// The rest as RoBERTa's authors have it (Liu et al. 2019), whom the paper follows here; the questions are
+    /// shuffled before a part of them is taken.
+    const SQUAD: Defaults = Defaults {
+        batch: 24,
+        weight_decay: 0.01,
+        max_length: 384,
+        choice: Choice::Random,
+        ..Defaults::PAPER
+    };
+    /// Of the rates {2e-4, 3e-4, 4e-4} that the paper searched for adapters, the middle one.
+    const SCIENCE: Defaults =
+        Defaults { peak: 3e-4, lora_peak: 3e-4, batch: 128, epochs: 50, max_length: 256, ..Defaults::PAPER };
 }
 
 /// A known task.
@@ -159,7 +232,9 @@ pub struct Preset {
     pub name: &'static str,
     /// What it asks, for help texts.
     pub about: &'static str,
-    /// The releases, the one on the hub first.
+    /// How its examples are made.
+    pub form: Form,
+    /// The releases, the one on the hub first; none where the form says where everything stands.
     pub columns: &'static [Columns],
     /// The labels' names in the order of their numbers; empty where the data says it.
     pub labels: &'static [&'static str],
@@ -199,7 +274,28 @@ const fn glue(
     labels: &'static [&'static str],
     metrics: &'static [MetricName],
 ) -> Preset {
-    Preset { name, about, columns, labels, regression: labels.is_empty(), metrics, defaults: Defaults::PAPER }
+    Preset {
+        name,
+        about,
+        form: Form::Texts,
+        columns,
+        labels,
+        regression: labels.is_empty(),
+        metrics,
+        defaults: Defaults::PAPER,
+    }
+}
+
+/// A task whose files have one layout.
+const fn formed(
+    name: &'static str,
+    about: &'static str,
+    form: Form,
+    labels: &'static [&'static str],
+    metrics: &'static [MetricName],
+    defaults: Defaults,
+) -> Preset {
+    Preset { name, about, form, columns: &[], labels, regression: false, metrics, defaults }
 }
 
 /// A set of "Don't Stop Pretraining" (arXiv 2004.10964): JSONL with the label's name, judged by macro-F1,
@@ -209,6 +305,7 @@ const fn domain(name: &'static str, about: &'static str, metrics: &'static [Metr
     Preset {
         name,
         about,
+        form: Form::Texts,
         columns: COLUMNS,
         labels: &[],
         regression: false,
@@ -219,13 +316,17 @@ const fn domain(name: &'static str, about: &'static str, metrics: &'static [Metr
 
 const TWO_SENTENCES: Columns = columns("sentence1", Some("sentence2"), "label");
 const ENTAILMENT: &[&str] = &["entailment", "not_entailment"];
+const PREMISE: &[Columns] = &[columns("premise", Some("hypothesis"), "label")];
+/// As the hub names them; the original releases have JSON's truth values.
+const TRUTH: &[&str] = &["False", "True"];
 const MICRO: &[MetricName] = &[MetricName::MicroF1, MetricName::Accuracy];
 const MACRO: &[MetricName] = &[MetricName::MacroF1, MetricName::Accuracy];
 const BOTH: &[MetricName] = &[MetricName::AccuracyF1, MetricName::Accuracy, MetricName::F1];
 const ACCURACY: &[MetricName] = &[MetricName::Accuracy];
 const CORRELATIONS: &[MetricName] = &[MetricName::PearsonSpearman, MetricName::Pearson, MetricName::Spearman];
 
-/// The eight tasks of GLUE that the paper trains, and its five domain-specific sets.
+/// What the paper trains: eight tasks of GLUE, five domain-specific sets, six tasks of SuperGLUE, and two sets of
+/// questions.
 pub static PRESETS: &[Preset] = &[
     glue(
         "cola",
@@ -289,6 +390,61 @@ pub static PRESETS: &[Preset] = &[
     domain("chemprot", "relations of chemicals and proteins", MICRO),
     domain("sciie", "relations in scientific texts (SciERC)", MACRO),
     domain("hyperpartisan", "is a news article hyperpartisan", MACRO),
+    glue(
+        "boolq",
+        "is the answer to a question about a passage yes (SuperGLUE)",
+        &[columns("passage", Some("question"), "label"), columns("passage", Some("question"), "answer")],
+        TRUTH,
+        ACCURACY,
+    ),
+    glue(
+        "cb",
+        "is what somebody says meant to be true (SuperGLUE)",
+        PREMISE,
+        &["entailment", "contradiction", "neutral"],
+        &[MetricName::AccuracyMacroF1, MetricName::Accuracy, MetricName::MacroF1],
+    ),
+    glue("superglue-rte", "rte as SuperGLUE releases it", PREMISE, ENTAILMENT, ACCURACY),
+    formed(
+        "copa",
+        "which of two sentences is a cause or an effect (SuperGLUE)",
+        Form::Choices,
+        &[],
+        ACCURACY,
+        Defaults::PAPER,
+    ),
+    formed(
+        "multirc",
+        "which answers to a question about a passage are right (SuperGLUE)",
+        Form::Answers,
+        TRUTH,
+        &[MetricName::F1ExactMatch, MetricName::F1, MetricName::ExactMatch],
+        Defaults::PAPER,
+    ),
+    formed(
+        "wic",
+        "does a word mean the same in two sentences (SuperGLUE)",
+        Form::Words,
+        TRUTH,
+        ACCURACY,
+        Defaults::PAPER,
+    ),
+    formed(
+        "squad",
+        "which words of a text answer a question (SQuAD 1.1)",
+        Form::Spans,
+        &[],
+        &[MetricName::WordF1, MetricName::ExactMatch],
+        Defaults::SQUAD,
+    ),
+    formed(
+        "scienceqa",
+        "questions of school science with a text for context, for language models",
+        Form::Letters,
+        &[],
+        ACCURACY,
+        Defaults::SCIENCE,
+    ),
 ];
 
 #[cfg(test)]
@@ -297,12 +453,13 @@ mod tests {
 
     #[test]
     fn every_preset_is_complete_and_found_by_its_name() {
-        assert_eq!(PRESETS.len(), 13);
+        assert_eq!(PRESETS.len(), 21);
         for preset in PRESETS {
             assert_eq!(Preset::named(preset.name), Some(preset));
-            assert!(!preset.metrics.is_empty() && !preset.columns.is_empty());
+            assert!(!preset.metrics.is_empty());
+            assert_eq!(preset.columns.is_empty(), preset.form != Form::Texts, "{}", preset.name);
             for metric in preset.metrics {
-                assert_eq!(metric.is_of_numbers(), preset.regression, "{}", preset.name);
+                assert!(metric.suits(preset.form, preset.regression), "{}", preset.name);
                 assert!(!metric.is_of_two_labels() || preset.labels.len() == 2, "{}", preset.name);
             }
             // Either all releases have pairs, or none.

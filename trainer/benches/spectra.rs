@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use evenkeel::balance::{Measure, Plan, Spectra, UnitOptions};
+use evenkeel::balance::{Better, Measure, Plan, Spectra, UnitOptions};
 use evenkeel::rebalance::options::{Options, Request};
 use evenkeel::source::ModelConfig;
 use evenkeel_trainer::memory::Need;
@@ -62,7 +62,7 @@ impl Problem for Shadow<'_> {
 
     /// No evaluation is needed here, and the loop wants one number.
     fn evaluate(&self, _: &mut dyn FnMut(usize, usize)) -> evenkeel_trainer::Result<Vec<Score>> {
-        Ok(vec![Score { name: "none".to_owned(), value: 0.0 }])
+        Ok(vec![Score { name: "none".to_owned(), value: 0.0, better: Better::More }])
     }
 
     fn write(&self, directory: &Path) -> evenkeel_trainer::Result<()> {

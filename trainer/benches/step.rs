@@ -42,6 +42,7 @@ fn main() -> anyhow::Result<()> {
         mask: Some(mask.f_to_kind(Kind::Int64)?),
         token_types: Some(Tensor::zeros([EXAMPLES, LENGTH], (Kind::Int64, device))),
         places: None,
+        words: None,
     };
     let targets = Tensor::arange(EXAMPLES, (Kind::Int64, device)).remainder(2);
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use evenkeel::Checkpoint;
+use evenkeel::balance::Better;
 use evenkeel::rebalance::options::{LanguageData, Options, Subsample};
 use evenkeel::source::ModelConfig;
 use tch::{Device, Kind, Tensor};
@@ -120,6 +121,7 @@ impl Language {
             // No token looks at what comes after it, and that is where shorter ones are filled up.
             mask: None,
             token_types: None,
+            words: None,
             places: Some(Tensor::f_from_slice(&places)?.f_to(self.device)?),
         };
         let tokens = Tensor::f_from_slice(&tokens)?.f_to(self.device)?;
@@ -193,11 +195,15 @@ fn scores(found: &[Likelihoods], examples: &[Prompted]) -> Vec<Score> {
     if examples.iter().all(|example| example.candidates > 0) {
         let right = found.iter().zip(examples).filter(|(found, e)| found.choice() == Some(e.right)).count();
         let value = right as f64 / examples.len().max(1) as f64;
-        scores.push(Score { name: "accuracy".to_owned(), value });
+        scores.push(Score { name: "accuracy".to_owned(), value, better: Better::More });
     }
     let sum: f64 = found.iter().filter_map(|found| found.parts.first()).sum();
     let tokens: usize = found.iter().map(|found| found.tokens).sum();
-    scores.push(Score { name: "log-likelihood".to_owned(), value: sum / tokens.max(1) as f64 });
+    scores.push(Score {
+        name: "log-likelihood".to_owned(),
+        value: sum / tokens.max(1) as f64,
+        better: Better::More,
+    });
     scores
 }
 

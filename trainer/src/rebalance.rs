@@ -16,7 +16,7 @@ use crate::output::Output;
 use crate::pde::Pde;
 use crate::picture;
 use crate::summary::{self, Summary};
-use crate::text::Text;
+use crate::text;
 use crate::training::{self, Balancer, Finished, Parameter, Problem, Run, Setting, steps_per_epoch};
 
 /// Does what the options ask for; whether the target was reached, or none was given.
@@ -77,10 +77,7 @@ pub fn rebalance(options: &Options) -> Result<bool> {
 /// Whatever does not fit, before anything is trained.
 pub fn open(options: &Options, device: Device) -> Result<(Box<dyn Problem>, Vec<String>)> {
     match &options.data {
-        Data::Text(data) => {
-            let (text, notes) = Text::open(options, data, device)?;
-            Ok((Box::new(text), notes))
-        }
+        Data::Text(data) => text::open(options, data, device),
         Data::Language(data) => {
             let (language, notes) = Language::open(options, data, device)?;
             Ok((Box::new(language), notes))

@@ -10,8 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use evenkeel::{Checkpoint, OpenOptions};
-use place::{EVENKEEL, HIDDEN, LAYERS, Place, USUAL, WORDS, ended};
-use safetensors::tensor::TensorView;
+use place::{EVENKEEL, LAYERS, Place, USUAL, WORDS, ended, llama};
 use serde_json::{Value, json};
 
 /// Every tensor of a checkpoint, to the bit.
@@ -129,52 +128,6 @@ fn a_killed_run_with_adapters_goes_on_to_the_same_bits() {
     assert!(weights("whole") == weights("killed"));
     let steps: Vec<u64> = place.log("killed").iter().map(|record| record["step"].as_u64().unwrap()).collect();
     assert!(steps.into_iter().eq(1..=180));
-}
-
-/// Layers that begin as the same test's BERT, and two more that this one has not.
-fn llama(place: &Place, vocabulary: usize) {
-    let keys = HIDDEN / 2;
-    let config = json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": vocabulary, "hidden_size": HIDDEN,
-        "num_hidden_layers": LAYERS, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "intermediate_size": 2 * HIDDEN, "max_position_embeddings": 24, "tie_word_embeddings": true,
-    });
-    fs::write(place.path("model/config.json"), config.to_string()).unwrap();
-    let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![vocabulary, HIDDEN])];
-    for layer in 0..LAYERS {
-        let parts: [(&str, &[usize]); 9] = [
-            ("self_attn.q_proj", &[HIDDEN, HIDDEN]),
-            ("self_attn.k_proj", &[keys, HIDDEN]),
-            ("self_attn.v_proj", &[keys, HIDDEN]),
-            ("self_attn.o_proj", &[HIDDEN, HIDDEN]),
-            ("mlp.gate_proj", &[2 * HIDDEN, HIDDEN]),
-            ("mlp.up_proj", &[2 * HIDDEN, HIDDEN]),
-            ("mlp.down_proj", &[HIDDEN, 2 * HIDDEN]),
-            ("input_layernorm", &[HIDDEN]),
-            ("post_attention_layernorm", &[HIDDEN]),
-        ];
-        shapes.extend(
-            parts.map(|(part, shape)| (format!("model.layers.{layer}.{part}.weight"), shape.to_vec())),
-        );
-    }
-    shapes.push(("model.norm.weight".to_owned(), vec![HIDDEN]));
-    let mut state = 7u64;
-    let mut next = |is_norm: bool| {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        if is_norm { 1.0 } else { ((state >> 33) as f32 / (1u64 << 31) as f32 - 0.5) * 0.3 }
-    };
-    let weights: Vec<(String, Vec<usize>, Vec<u8>)> = shapes
-        .into_iter()
-        .map(|(name, shape)| {
-            let values = (0..shape.iter().product()).map(|_| next(shape.len() == 1));
-            let bytes = values.flat_map(f32::to_le_bytes).collect();
-            (name, shape, bytes)
-        })
-        .collect();
-    let views = weights.iter().map(|(name, shape, bytes)| {
-        (name, TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
-    });
-    safetensors::serialize_to_file(views, None, &place.path("model/model.safetensors")).unwrap();
 }
 
 /// A vocabulary and a decoder, with prompts whose third word says the answer.

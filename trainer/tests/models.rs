@@ -59,6 +59,9 @@ fn task(name: &str) -> Task {
     match name {
         "two" => labels(2),
         "five" => labels(5),
+        "choice" => Task::Choice,
+        "span" => Task::Span,
+        "words" => Task::Words(vec!["LABEL_0".to_owned(), "LABEL_1".to_owned()]),
         _ => Task::Regression,
     }
 }
@@ -75,12 +78,32 @@ fn batch(case: &Value) -> Batch {
         mask: padded.then_some(mask),
         token_types: case.get("token_type_ids").map(matrix),
         places: None,
+        words: case.get("words").map(|words| means(words, case["input_ids"][0].as_array().unwrap().len())),
+    }
+}
+
+/// What makes the means of each example's two words, from their first tokens and the ones behind their last.
+fn means(words: &Value, length: usize) -> Tensor {
+    let words: Vec<[[usize; 2]; 2]> = serde_json::from_value(words.clone()).unwrap();
+    let mut weights = vec![0f32; words.len() * 2 * length];
+    for (row, [start, end]) in words.concat().into_iter().enumerate() {
+        weights[row * length + start..row * length + end].fill(1.0 / (end - start) as f32);
+    }
+    Tensor::from_slice(&weights).view([words.len() as i64, 2, length as i64])
+}
+
+/// Of a choice, whose rows are the texts of all examples, the logits of each example.
+fn by_example(logits: Tensor, case: &Value, task: &Task) -> Tensor {
+    match task {
+        Task::Choice => logits.view([case["targets"].as_array().unwrap().len() as i64, -1]),
+        _ => logits,
     }
 }
 
 fn targets(case: &Value, task: &Task) -> Tensor {
     match task {
-        Task::Classes(_) => {
+        Task::Span => matrix(&case["targets"]),
+        Task::Classes(_) | Task::Words(_) | Task::Choice => {
             Tensor::from_slice(&serde_json::from_value::<Vec<i64>>(case["targets"].clone()).unwrap())
         }
         Task::Regression | Task::Language => {
@@ -104,6 +127,7 @@ fn assert_logits(model: &Pretrained, case: &Value, what: &str) {
 fn gradients(model: &Pretrained, case: &Value) -> (f64, Vec<Tensor>) {
     let logits = model.model().logits(&batch(case), Mode::Train).unwrap();
     assert_eq!(logits.kind(), Kind::Float);
+    let logits = by_example(logits, case, model.task());
     let loss = model.task().loss(&logits, &targets(case, model.task())).unwrap();
     loss.f_backward().unwrap();
     let all = model.model().parameters().iter().map(|parameter| parameter.tensor.grad());
@@ -136,7 +160,7 @@ fn assert_gradients(model: &Pretrained, case: &Value, prefix: &str, what: &str) 
 fn small_models_compute_what_transformers_does() {
     let expected = expected();
     for family in ["bert", "roberta"] {
-        for name in ["two", "five", "number"] {
+        for name in ["two", "five", "number", "choice", "span", "words"] {
             let case = &expected[format!("{family}-{name}")];
             let directory = small(family, name);
             let model = load(directory.path(), &task(name), Settings::default());
@@ -439,6 +463,55 @@ fn what_cannot_be_trained_is_named() {
     assert!(refusal(directory.path(), &two).contains("config.json"));
 }
 
+/// A head for another task is no head: a new one is made, named as what begins at random, and the next program
+/// is told what it is.
+#[test]
+fn a_head_for_another_task_is_not_taken() {
+    for family in ["bert", "roberta"] {
+        for (own, other) in
+            [("choice", "span"), ("span", "two"), ("two", "choice"), ("words", "two"), ("number", "choice")]
+        {
+            let from = small(family, own);
+            let model = load(from.path(), &task(other), Settings::default());
+            let new = model.initialised();
+            let head = if other == "span" { "qa_outputs." } else { "classifier." };
+            assert!(
+                new.len() >= 2 && new.iter().all(|name| name.starts_with(head)),
+                "{own} {other}: {new:?}"
+            );
+            let place = tempfile::tempdir().unwrap();
+            let to = place.path().join("out");
+            model.write(&to).unwrap();
+            let again = Directory::open(&to).unwrap();
+            assert_eq!(again.task(), Some(&task(other)), "{family}: {other} after {own}");
+            assert!(again.load(&task(other), Settings::default()).unwrap().initialised().is_empty());
+            // And back: what is there now is not the first task's head.
+            assert!(!load(&to, &task(own), Settings::default()).initialised().is_empty());
+        }
+    }
+    let span = small("bert", "span");
+    let class = |directory: &Path| -> Value {
+        let text = fs::read(directory.join("config.json")).unwrap();
+        serde_json::from_slice::<Value>(&text).unwrap()["architectures"][0].clone()
+    };
+    assert_eq!(class(span.path()), "BertForQuestionAnswering");
+    // The pooler of MiniLM has no part in a span.
+    let whole = minilm(&[]);
+    let model = load(whole.path(), &Task::Span, Settings::default());
+    assert_eq!(model.initialised(), ["qa_outputs.weight", "qa_outputs.bias"]);
+    assert!(model.model().parameters().iter().all(|parameter| !parameter.name.contains("pooler")));
+}
+
+#[test]
+fn words_must_be_marked() {
+    let directory = small("bert", "words");
+    let model = load(directory.path(), &task("words"), Settings::default());
+    let ids = Tensor::full([1, 4], 3_i64, (Kind::Int64, tch::Device::Cpu));
+    let batch = Batch { ids, mask: None, token_types: None, places: None, words: None };
+    let message = model.model().logits(&batch, Mode::Evaluate).unwrap_err().to_string();
+    assert!(message.contains("where its words are"), "{message}");
+}
+
 #[test]
 fn a_batch_that_does_not_fit_is_an_error() {
     let directory = small("roberta", "two");
@@ -446,7 +519,9 @@ fn a_batch_that_does_not_fit_is_an_error() {
     assert_eq!(model.model().max_length(), 40);
     let ids = |shape: &[i64]| Tensor::full(shape, 3_i64, (Kind::Int64, tch::Device::Cpu));
     let logits = |ids, mask| {
-        model.model().logits(&Batch { ids, mask, token_types: None, places: None }, Mode::Evaluate)
+        model
+            .model()
+            .logits(&Batch { ids, mask, token_types: None, places: None, words: None }, Mode::Evaluate)
     };
     assert_eq!(logits(ids(&[2, 40]), None).unwrap().size(), [2, 2]);
     for (ids, mask) in

@@ -34,7 +34,7 @@ fn sentences(directory: &Path) -> PathBuf {
 }
 
 fn text(options: &mut Options) -> &mut TextData {
-    let Data::Text(data) = &mut options.data;
+    let Data::Text(data) = &mut options.data else { panic!("the data is no text") };
     data
 }
 
@@ -56,6 +56,8 @@ fn options(directory: &Path, output: &str) -> Options {
             metrics: vec![MetricName::Accuracy, MetricName::Matthews],
             subsample: Subsample { ratio: 1.0, choice: Choice::First },
             max_length: 12,
+            doc_stride: 4,
+            eval_split: "val".to_owned(),
         }),
         balance: Balance {
             mapping: Mapping::Sigmoid { tau: 10.0 },

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, anyhow, bail};
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, ValueEnum};
 use evenkeel::Settings;
 use evenkeel::balance::{Gain, Mapping, Measure, Target};
 use evenkeel::rebalance::options::{
     Balance, Choice, Data, Interval, LanguageData, Options, Stop, Subsample, TextData,
 };
-use evenkeel::rebalance::presets::{Defaults, MetricName, PRESETS, Preset};
+use evenkeel::rebalance::presets::{Defaults, Form, MetricName, PRESETS, Preset};
 
 use super::super::args::Fit;
 use super::fields::FieldArgs;
@@ -27,6 +27,10 @@ Examples:
   # The paper's recipe for a GLUE task, on half a per cent of the data
   evenkeel rebalance roberta-base --preset qnli --train train.parquet --eval validation.parquet \\
       --subsample 0.005 --s 1 --output out
+
+  # Questions that a text answers, with a new head on the encoder
+  evenkeel rebalance roberta-base --preset squad --train train-v1.1.json --eval dev-v1.1.json \\
+      --subsample 0.01 --output out
 
   # Adapters of rank 8 in place of the weights, as PEFT saves them
   evenkeel rebalance roberta-base --preset sst2 --train train.tsv --lora 8 --output adapter
@@ -99,7 +103,7 @@ pub(super) struct DataArgs {
     #[arg(long, value_name = "X")]
     eval_fraction: Option<f64>,
     /// Columns, labels, metrics and settings of a known task
-    #[arg(long, value_name = "TASK", value_parser = PossibleValuesParser::new(PRESETS.iter().map(|p| p.name)))]
+    #[arg(long, value_name = "TASK", value_parser = PossibleValuesParser::new(PRESETS.iter().map(|p| PossibleValue::new(p.name).help(p.about))))]
     preset: Option<String>,
     /// Column of the text, by name or number from 0 [default: the preset's, else text or sentence]
     #[arg(long, value_name = "COLUMN")]
@@ -130,12 +134,19 @@ pub(super) struct DataArgs {
     #[arg(long, value_name = "RATIO", default_value_t = 1.0)]
     subsample: f64,
     /// Which part: the first rows, as the paper's authors take; any; any with the labels' proportions; or every
-    /// k-th for a part of 1/k, as the authors take of fields [default: first; stride for fields]
+    /// k-th for a part of 1/k, as the authors take of fields [default: the preset's, else first; stride for fields]
     #[arg(long, value_enum)]
     subsample_choice: Option<ChoiceName>,
-    /// Cut inputs to this many tokens [default: 128]
+    /// Cut inputs to this many tokens, or divide contexts of questions into parts that long [default: the
+    /// preset's, else 128]
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
+    /// Tokens that neighbouring parts of a long context have in common (squad)
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    doc_stride: usize,
+    /// The part of a problems.json to evaluate on (scienceqa)
+    #[arg(long, value_name = "NAME", default_value = "val")]
+    eval_split: String,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -171,7 +182,8 @@ struct BalanceArgs {
     /// Leave blocks or layers whose names match at the base rate (may be given several times)
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
-    /// Leave the last one at the base rate, as the authors' scripts do
+    /// Leave the last layer at the base rate, as the authors' scripts do, if it is in no block: of models with
+    /// blocks of layers all blocks take part, whatever the head is
     #[arg(long)]
     exclude_last: bool,
     /// When alphas are computed anew: auto (when one can have moved by 0.003), paper (every
@@ -265,12 +277,12 @@ impl RebalanceOptions {
 impl DataArgs {
     /// Which part of the examples is trained on.
     fn subsample(&self, defaults: &Defaults) -> Result<Subsample> {
-        let usual = if defaults.of_fields { ChoiceName::Stride } else { ChoiceName::First };
-        let choice = match self.subsample_choice.unwrap_or(usual) {
-            ChoiceName::First => Choice::First,
-            ChoiceName::Random => Choice::Random,
-            ChoiceName::Stratified => Choice::Stratified,
-            ChoiceName::Stride => Choice::Stride,
+        let choice = match self.subsample_choice {
+            None => defaults.choice,
+            Some(ChoiceName::First) => Choice::First,
+            Some(ChoiceName::Random) => Choice::Random,
+            Some(ChoiceName::Stratified) => Choice::Stratified,
+            Some(ChoiceName::Stride) => Choice::Stride,
         };
         let ratio = if self.subsample == 1.0 { 1.0 } else { fraction("--subsample", self.subsample)? };
         Ok(Subsample { ratio, choice })
@@ -332,6 +344,10 @@ impl DataArgs {
     }
 
     fn texts(&self, preset: Option<&Preset>, defaults: &Defaults, subsample: Subsample) -> Result<TextData> {
+        let form = preset.map_or(Form::Texts, |preset| preset.form);
+        if form != Form::Texts {
+            self.refuse_columns()?;
+        }
         let regression = self.regression || preset.is_some_and(|p| p.regression);
         if regression && !self.labels.is_empty() {
             bail!("--labels names classes, but a regression has none.");
@@ -345,6 +361,9 @@ impl DataArgs {
         if let Some(odd) = metrics.iter().find(|metric| metric.is_of_numbers() != regression) {
             let needed = if odd.is_of_numbers() { "a regression" } else { "labels that are classes" };
             bail!("--metric {} needs {needed}.", odd.name());
+        }
+        if let Some(odd) = metrics.iter().find(|metric| !metric.suits(form, regression)) {
+            bail!("--metric {} is not for this task: {}.", odd.name(), form.metrics(regression).join(", "));
         }
         let labels = match preset {
             Some(preset) if self.labels.is_empty() => preset.labels.iter().map(|l| (*l).to_owned()).collect(),
@@ -363,7 +382,26 @@ impl DataArgs {
             metrics,
             subsample,
             max_length: self.max_length.unwrap_or(defaults.max_length),
+            doc_stride: self.doc_stride,
+            eval_split: self.eval_split.clone(),
         })
+    }
+
+    /// Refuses what names columns or labels, for tasks whose files say where everything stands.
+    fn refuse_columns(&self) -> Result<()> {
+        let given = [
+            ("--text", self.text.is_some()),
+            ("--text-pair", self.text_pair.is_some()),
+            ("--label", self.label.is_some()),
+            ("--labels", !self.labels.is_empty()),
+            ("--regression", self.regression),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            Some((name, _)) => {
+                bail!("{name} is for texts in columns, which the files of this preset are not.")
+            }
+            None => Ok(()),
+        }
     }
 }
 

@@ -23,6 +23,8 @@ pub enum Targets {
     Classes(Vec<i64>),
     /// The number of each row.
     Values(Vec<f32>),
+    /// The first and the last token of an answer in each row.
+    Spans(Vec<[i64; 2]>),
 }
 
 impl Targets {
@@ -31,6 +33,7 @@ impl Targets {
         match self {
             Targets::Classes(classes) => classes.len(),
             Targets::Values(values) => values.len(),
+            Targets::Spans(spans) => spans.len(),
         }
     }
 
@@ -43,19 +46,19 @@ impl Targets {
     pub fn classes(&self) -> Option<&[i64]> {
         match self {
             Targets::Classes(classes) => Some(classes),
-            Targets::Values(_) => None,
+            Targets::Values(_) | Targets::Spans(_) => None,
         }
     }
 
     /// Only some rows, in the order given.
     pub fn select(&self, rows: &[usize]) -> Targets {
+        fn of<T: Copy>(all: &[T], rows: &[usize]) -> Vec<T> {
+            rows.iter().filter_map(|row| all.get(*row).copied()).collect()
+        }
         match self {
-            Targets::Classes(classes) => {
-                Targets::Classes(rows.iter().filter_map(|row| classes.get(*row).copied()).collect())
-            }
-            Targets::Values(values) => {
-                Targets::Values(rows.iter().filter_map(|row| values.get(*row).copied()).collect())
-            }
+            Targets::Classes(classes) => Targets::Classes(of(classes, rows)),
+            Targets::Values(values) => Targets::Values(of(values, rows)),
+            Targets::Spans(spans) => Targets::Spans(of(spans, rows)),
         }
     }
 }

@@ -222,11 +222,11 @@ fn continued(
     let tokens = tokens.get(..last).unwrap_or_default();
     let length = tokens.iter().position(|(_, end)| *end > prompt.len()).unwrap_or(tokens.len());
     let (before, after) = tokens.split_at_checked(length).unwrap_or_default();
-    if before.is_empty() {
-        return Err("its prompt is no token, so that nothing can follow it".to_owned());
-    }
     if after.is_empty() {
         return Err("its answer is no token".to_owned());
+    }
+    if before.is_empty() {
+        return Err("its prompt is no token, so that nothing can follow it".to_owned());
     }
     let special = before.iter().take_while(|(_, end)| *end == 0).count();
     let Some(room) = max_length.checked_sub(after.len()).filter(|room| *room > 0 && *room >= special) else {

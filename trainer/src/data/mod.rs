@@ -5,7 +5,8 @@
 //!                            └─ TextTokenizer ── Tokens ───────────────────┴─ Examples ── Batch
 //! ```
 //!
-//! [`prepare`] does all of it. Everything random (which rows, in which order) comes from [`crate::random::Draws`], whose numbers are fixed by
+//! [`prepare`] does all of it. Rows that hold more than columns are read by superglue.rs, which makes tables of
+//! them, by questions.rs, whose texts windows.rs divides, and by science.rs, which makes prompts. Everything random (which rows, in which order) comes from [`crate::random::Draws`], whose numbers are fixed by
 //! its description, so that an interrupted run goes on in the same order with any later version.
 
 mod examples;
@@ -13,15 +14,24 @@ mod guard;
 mod labels;
 mod language;
 mod prepare;
+mod questions;
 pub mod readers;
+mod record;
+mod science;
 pub mod subset;
+mod superglue;
 mod table;
 mod tokenizer;
+mod windows;
 
 pub use examples::{Batch, Examples};
 pub use labels::{Labels, Targets};
 pub use language::{Asked, Dialogues, Prompted, PromptedExample, Query};
-pub use prepare::{Prepared, Sources, prepare};
-pub use readers::read;
-pub use table::{Cell, Column, Columns, Table};
-pub use tokenizer::{TextTokenizer, Tokens};
+pub use prepare::{Layout, Prepared, Sources, prepare};
+pub use questions::{Answer, Question, Questions};
+pub use readers::{read, records};
+pub use record::Record;
+pub use science::Science;
+pub use table::{About, Cell, Column, Columns, Table};
+pub use tokenizer::{Stretch, TextTokenizer, Tokens, Window};
+pub use windows::{Division, Part, Windows};

@@ -4,10 +4,39 @@ use std::path::Path;
 
 use super::examples::Examples;
 use super::labels::{Labels, Targets};
-use super::subset::{Choice, choose, hold_back};
+use super::subset::{Choice, choose, hold_back, hold_back_whole};
+use super::superglue;
 use super::table::{Columns, Table};
 use super::tokenizer::{TextTokenizer, Tokens};
 use crate::error::Result;
+
+/// How a file lays out what it says.
+#[derive(Clone, Copy, Debug)]
+pub enum Layout<'a> {
+    /// A text or two and a label, each in a column.
+    Columns(&'a Columns),
+    /// Two texts with a word of each, as in WiC.
+    Words,
+    /// A text and two others to choose from, as in COPA.
+    Choices,
+    /// Passages, questions and answers, as in MultiRC.
+    Answers,
+}
+
+impl Layout<'_> {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// What the file may have wrong.
+    pub fn read(&self, path: &Path) -> Result<Table> {
+        match self {
+            Layout::Columns(columns) => super::read(path, columns),
+            Layout::Words => superglue::words(path),
+            Layout::Choices => superglue::choices(path),
+            Layout::Answers => superglue::answers(path),
+        }
+    }
+}
 
 /// What is learned from and evaluated on.
 #[derive(Clone, Copy, Debug)]
@@ -19,8 +48,8 @@ pub struct Sources<'a> {
     /// The part that is held back, before `ratio` is taken of the rest: so the evaluation examples are the
     /// same for every ratio.
     pub eval_fraction: f64,
-    /// Their columns.
-    pub columns: &'a Columns,
+    /// How they lay out their rows.
+    pub layout: Layout<'a>,
     /// Names of labels that were given; may be empty.
     pub labels: &'a [String],
     /// Names of labels in the model's configuration; may be empty.
@@ -55,9 +84,11 @@ pub struct Prepared {
 /// # Errors
 /// What files, labels, parts and lengths may have wrong.
 pub fn prepare(sources: &Sources, tokenizer: &TextTokenizer) -> Result<Prepared> {
-    let table = super::read(sources.train, sources.columns)?;
+    let table = sources.layout.read(sources.train)?;
     let labels = if sources.regression {
         Labels::Regression
+    } else if table.choices > 1 {
+        Labels::Classes((0..table.choices).map(|choice| choice.to_string()).collect())
     } else {
         Labels::classes(sources.labels, sources.configured, &table)?
     };
@@ -66,14 +97,14 @@ pub fn prepare(sources: &Sources, tokenizer: &TextTokenizer) -> Result<Prepared>
     let mut notes: Vec<String> = train.notes().into_iter().collect();
     let eval = match sources.eval {
         Some(path) => {
-            let table = super::read(path, sources.columns)?;
+            let table = sources.layout.read(path)?;
             let targets = labels.read(&table)?;
             let eval = Part { table, targets };
             notes.extend(eval.notes());
             eval
         }
         None => {
-            let (rest, held) = hold_back(&train.targets, sources.eval_fraction, sources.seed)?;
+            let (rest, held) = train.hold_back(sources)?;
             let eval = train.select(&held);
             train = train.select(&rest);
             eval
@@ -82,10 +113,11 @@ pub fn prepare(sources: &Sources, tokenizer: &TextTokenizer) -> Result<Prepared>
     if sources.ratio != 1.0 {
         train = train.select(&choose(&train.targets, sources.ratio, sources.choice, sources.seed)?);
     }
-    let mut examples = |part: Part, what: &str| {
+    let mut examples = |part: Part, what: &str| -> Result<Examples> {
         let tokens = tokenizer.tokenise(&part.table, sources.max_length)?;
         notes.extend(cut(&tokens, what, sources.max_length));
-        Examples::new(tokens, part.targets, tokenizer.pad())
+        let examples = Examples::with_choices(tokens, part.table.choices, part.targets, tokenizer.pad())?;
+        Ok(examples.about(part.table.about))
     };
     let (train, eval) = (examples(train, "training")?, examples(eval, "evaluation")?);
     Ok(Prepared { train, eval, labels, notes })
@@ -100,6 +132,15 @@ struct Part {
 impl Part {
     fn select(&self, rows: &[usize]) -> Part {
         Part { table: self.table.select(rows), targets: self.targets.select(rows) }
+    }
+
+    /// Which rows are learned from and which are held back: all about one passage, or none.
+    fn hold_back(&self, sources: &Sources) -> Result<(Vec<usize>, Vec<usize>)> {
+        if self.table.about.is_empty() {
+            return hold_back(&self.targets, sources.eval_fraction, sources.seed);
+        }
+        let passages: Vec<usize> = self.table.about.iter().map(|about| about.passage).collect();
+        hold_back_whole(&passages, sources.eval_fraction, sources.seed)
     }
 
     /// Rows that were left out.

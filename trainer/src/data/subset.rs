@@ -110,6 +110,20 @@ pub fn hold_back(targets: &Targets, fraction: f64, seed: u64) -> Result<(Vec<usi
     Ok((rest, held))
 }
 
+/// Splits rows that belong together in groups, as [`hold_back`] does with single ones: ⌊groups·fraction⌋ groups
+/// are held back, but one at least, and no group is divided.
+///
+/// # Errors
+/// As [`hold_back`].
+pub fn hold_back_whole(groups: &[usize], fraction: f64, seed: u64) -> Result<(Vec<usize>, Vec<usize>)> {
+    let distinct: std::collections::BTreeSet<usize> = groups.iter().copied().collect();
+    let distinct: Vec<usize> = distinct.into_iter().collect();
+    let (_, held) = hold_back(&Targets::Values(vec![0.0; distinct.len()]), fraction, seed)?;
+    let held: std::collections::HashSet<usize> =
+        held.iter().filter_map(|place| distinct.get(*place).copied()).collect();
+    Ok((0..groups.len()).partition(|row| groups.get(*row).is_none_or(|group| !held.contains(group))))
+}
+
 /// `count` rows with the classes in their proportions: each class gets the whole part of its share, and
 /// what is then left over goes one by one to the largest remainders (of equal ones, the smaller class).
 fn stratified(classes: &[i64], count: usize, draws: &mut Draws) -> Vec<usize> {
@@ -209,6 +223,15 @@ mod tests {
             assert_eq!(of(1).len(), 20);
             assert!(of(1).is_sorted());
         }
+    }
+
+    #[test]
+    fn groups_stay_whole() {
+        let groups: Vec<usize> = (0..40).map(|row| 7 * (row / 4)).collect();
+        let (rest, held) = hold_back_whole(&groups, 0.2, 5).unwrap();
+        assert_eq!((rest.len(), held.len()), (32, 8));
+        assert!(rest.iter().all(|row| held.iter().all(|other| groups[*row] != groups[*other])));
+        assert!(hold_back_whole(&[3, 3, 3], 0.5, 5).is_err());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What every reader gives: texts, and labels as they stand in the file.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use evenkeel::text::printable;
@@ -72,14 +73,14 @@ impl fmt::Display for Column {
 }
 
 /// The error for a column that is not there.
-pub(super) fn missing(path: &Path, column: &Column, names: &[&str], line: Option<u64>) -> Error {
+pub(super) fn missing(path: &Path, column: &Column, names: &[&str], place: Option<&str>) -> Error {
     /// Enough to recognise the file by.
     const MOST: usize = 30;
     let mut listed: Vec<String> = names.iter().take(MOST).map(|n| format!("`{}`", printable(n))).collect();
     if names.len() > MOST {
         listed.push(format!("{} more", names.len() - MOST));
     }
-    let place = line.map(|line| format!("line {line} has ")).unwrap_or_else(|| "there is ".to_owned());
+    let place = place.map_or_else(|| "there is ".to_owned(), |place| format!("{place} has "));
     let there = if listed.is_empty() { "none at all".to_owned() } else { listed.join(", ") };
     let reason = format!("{place}no column {column}; the columns are {there}.");
     Error::Column { path: path.to_path_buf(), reason }
@@ -131,6 +132,22 @@ pub struct Table {
     pub labels: Vec<Cell>,
     /// Rows that were left out because they are shorter than the header (TSV only, as in GLUE's QQP).
     pub left_out: usize,
+    /// How many second texts each row has, one after the other in `pairs`: several are a choice, and the label
+    /// is the number of the right one.
+    pub choices: usize,
+    /// In which bytes of its two texts a word stands that the label is about; as many as rows, or none.
+    pub words: Vec<[Range<usize>; 2]>,
+    /// The passage and the question that each row is about, where several rows share one; as many, or none.
+    pub about: Vec<About>,
+}
+
+/// What a row shares with others, as numbers from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct About {
+    /// The text that questions are asked about.
+    pub passage: usize,
+    /// The question, a number of its own in the whole file.
+    pub question: usize,
 }
 
 impl Table {
@@ -143,6 +160,9 @@ impl Table {
             pairs: columns.pair.as_ref().map(|_| Vec::new()),
             labels: Vec::new(),
             left_out: 0,
+            choices: 1,
+            words: Vec::new(),
+            about: Vec::new(),
         }
     }
 
@@ -167,14 +187,25 @@ impl Table {
 
     /// Only some rows, in the order given; numbers beyond the last row are left out.
     pub fn select(&self, rows: &[usize]) -> Table {
-        let of = |texts: &[String]| rows.iter().filter_map(|row| texts.get(*row).cloned()).collect();
+        fn of<T: Clone>(all: &[T], rows: &[usize]) -> Vec<T> {
+            rows.iter().filter_map(|row| all.get(*row).cloned()).collect()
+        }
+        let seconds: Vec<usize> = rows.iter().flat_map(|row| self.seconds(*row)).collect();
         Table {
             path: self.path.clone(),
             label: self.label.clone(),
-            texts: of(&self.texts),
-            pairs: self.pairs.as_deref().map(of),
-            labels: rows.iter().filter_map(|row| self.labels.get(*row).cloned()).collect(),
+            texts: of(&self.texts, rows),
+            pairs: self.pairs.as_deref().map(|pairs| of(pairs, &seconds)),
+            labels: of(&self.labels, rows),
             left_out: self.left_out,
+            choices: self.choices,
+            words: of(&self.words, rows),
+            about: of(&self.about, rows),
         }
+    }
+
+    /// The places of a row's second texts in `pairs`.
+    pub fn seconds(&self, row: usize) -> Range<usize> {
+        row * self.choices..(row + 1) * self.choices
     }
 }

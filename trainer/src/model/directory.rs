@@ -9,11 +9,12 @@ use evenkeel::{Checkpoint, OpenOptions};
 use serde_json::{Map, Value};
 
 use super::adapter::is_factor;
-use super::bert::Bert;
 use super::config::{self, Config, Kind};
+use super::heads::{is_of_head, mark};
 use super::llama::Llama;
 use super::low_rank::Choice;
-use super::roberta::Roberta;
+use super::stack::Stack;
+use super::task::HeadKind;
 use super::weights::{Weights, by_name};
 use super::{Model, Settings, Task};
 use crate::error::{Error, Result};
@@ -44,7 +45,7 @@ pub struct Directory {
     /// Its entries, in their order.
     pub(super) config_entries: Map<String, Value>,
     tokenizer: Vec<PathBuf>,
-    /// Whether it holds a head that classifies texts.
+    /// Whether it holds the head that its configuration tells of.
     has_head: bool,
 }
 
@@ -72,7 +73,8 @@ impl Directory {
         let (config_text, config_entries) = config::read(&config_path)?;
         let config = Config::new(&config_path, &config_entries)?;
         let tensors = by_name(&path, &checkpoint)?;
-        let has_head = tensors.contains_key(config.family.output()) && !config.is_other_class;
+        let is_there = |head| tensors.contains_key(mark(head, config.family));
+        let has_head = config.head_kind.is_some_and(is_there);
         if has_head && config.task.is_none() {
             let reason = "its head does not choose one of several labels, nor predict one number \
                           (`problem_type` and `id2label`).";
@@ -116,11 +118,12 @@ impl Directory {
         }
     }
 
-    /// Makes the model for a task: with the head that is there, if it is for this task, or with a new
-    /// one, if there is none or [`Settings::new_head`] wants it.
+    /// Makes the model for a task: with the head that is there, if it is of the kind that this task needs, or
+    /// with a new one, if there is none of that kind or [`Settings::new_head`] wants it.
     ///
     /// # Errors
-    /// [`Error::Option`] where the task is not the head's; [`Error::Model`] where a tensor is missing or
+    /// [`Error::Option`] where the head is of that kind, but for other labels, or where such models have no head
+    /// for the task; [`Error::Model`] where a tensor is missing or
     /// has another shape than the configuration says; those of reading.
     pub fn load(self, task: &Task, settings: Settings) -> Result<Pretrained> {
         self.build(task, settings, None)
@@ -136,7 +139,7 @@ impl Directory {
 
     fn build(self, task: &Task, settings: Settings, lora: Option<&Lora>) -> Result<Pretrained> {
         self.check(task, settings)?;
-        let new_head = *task != Task::Language && (!self.has_head || settings.new_head);
+        let new_head = task.head().is_some() && (self.head_for(task).is_none() || settings.new_head);
         let tensors = by_name(&self.path, &self.checkpoint)?;
         let config = &self.config;
         let choice = lora.map(|lora| Choice::new(lora, config.family, task.heads()));
@@ -144,16 +147,11 @@ impl Directory {
             Weights::new(&self.path, &self.checkpoint, &tensors, config, new_head, settings, choice)?;
         let bare = weights.prefix().is_empty();
         let model: Box<dyn Model> = match &config.kind {
-            Kind::Encoder(own) if config.family.is_roberta() => {
-                Box::new(Roberta::new(weights, config, own, task, settings)?)
-            }
-            Kind::Encoder(own) => Box::new(Bert::new(weights, config, own, task, settings)?),
+            Kind::Encoder(own) => Box::new(Stack::new(weights, config, own, task, settings)?),
             Kind::Decoder(own) => Box::new(Llama::new(weights, config, own, task, settings)?),
         };
-        let head = format!("{}.", config.family.head());
-        let is_new = |name: &&str| {
-            !is_factor(name) && !tensors.contains_key(name) || new_head && name.starts_with(&head)
-        };
+        let is_new =
+            |name: &&str| !is_factor(name) && !tensors.contains_key(name) || new_head && is_of_head(name);
         let initialised = model.parameters().iter().map(|parameter| parameter.name.as_str());
         let initialised = initialised.filter(is_new).map(str::to_owned).collect();
         Ok(Pretrained {
@@ -167,11 +165,16 @@ impl Directory {
         })
     }
 
+    /// The task of its head, where that is of the kind that another task needs.
+    fn head_for(&self, task: &Task) -> Option<&Task> {
+        self.task().filter(|head| head.head() == task.head())
+    }
+
     fn check(&self, task: &Task, settings: Settings) -> Result<()> {
         let refuse = |reason: String| {
             Err(Error::Option(format!("{}: {reason}", printable(&self.path.to_string_lossy()))))
         };
-        if let Task::Classes(labels) = task {
+        if let Task::Classes(labels) | Task::Words(labels) = task {
             let distinct: std::collections::HashSet<&String> = labels.iter().collect();
             if labels.len() < 2 || distinct.len() < labels.len() {
                 return refuse(format!(
@@ -190,36 +193,40 @@ impl Directory {
                 )),
             };
         }
-        let head = match self.task() {
+        if self.config.is_decoder() && task.head() != Some(HeadKind::Labels) {
+            return refuse(format!(
+                "a model of the kind {} has no head for this task here; encoders have.",
+                self.config.family.model_type
+            ));
+        }
+        let head = match self.head_for(task) {
             Some(head) if !settings.new_head => head,
             _ => return Ok(()),
         };
-        match (head, task) {
-            (Task::Regression, Task::Regression) => Ok(()),
-            (Task::Classes(own), Task::Classes(labels)) if own.len() != labels.len() => refuse(format!(
+        let of = |task: &Task| match task {
+            Task::Classes(labels) | Task::Words(labels) => Some(labels.clone()),
+            Task::Regression | Task::Choice | Task::Span | Task::Language => None,
+        };
+        match (of(head), of(task)) {
+            (None, None) => Ok(()),
+            (Some(own), Some(labels)) if own.len() != labels.len() => refuse(format!(
                 "the model's head knows {} labels ({}), the data has {} ({}).",
                 own.len(),
-                listed(own),
+                listed(&own),
                 labels.len(),
-                listed(labels)
+                listed(&labels)
             )),
-            (Task::Classes(own), Task::Classes(labels)) if own != labels && !is_nameless(own) => {
-                refuse(format!(
-                    "the labels of the model's head are {}, in this order; those of the data are {}.",
-                    listed(own),
-                    listed(labels)
-                ))
-            }
-            (Task::Classes(_), Task::Classes(_)) => Ok(()),
-            (Task::Regression, Task::Classes(_)) => {
-                refuse("the model's head predicts a number, the data has labels.".to_owned())
-            }
-            (Task::Classes(own), Task::Regression) => refuse(format!(
+            (Some(own), Some(labels)) if own != labels && !is_nameless(&own) => refuse(format!(
+                "the labels of the model's head are {}, in this order; those of the data are {}.",
+                listed(&own),
+                listed(&labels)
+            )),
+            (Some(_), Some(_)) => Ok(()),
+            (None, Some(_)) => refuse("the model's head predicts a number, the data has labels.".to_owned()),
+            (Some(own), None) => refuse(format!(
                 "the model's head chooses one of {} labels, but a number is to be predicted.",
                 own.len()
             )),
-            // A language model has no head of its own, and was let through above.
-            (Task::Language, _) | (_, Task::Language) => Ok(()),
         }
     }
 }

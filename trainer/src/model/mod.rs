@@ -1,10 +1,10 @@
-//! Encoders with a head that classifies or predicts a number (BERT, RoBERTa, and what is built like them), and
-//! decoders with such a head or that of a language model (LLaMA's family).
+//! Encoders with a head that classifies, predicts a number, chooses a text or finds an answer (BERT, RoBERTa, and
+//! what is built like them), and decoders with a head that classifies or that of a language model (LLaMA's family).
 //!
 //! ```text
 //! Hugging Face directory ── Directory ── load(Task) ── Pretrained ── write ── Hugging Face directory,
 //!                            (config/,                  │                     or an adapter (adapter.rs)
-//!                             weights.rs)               └── Model (bert.rs, roberta.rs: embeddings, encoder, head;
+//!                             weights.rs)               └── Model (stack.rs: embeddings, encoder, head of heads.rs;
 //!                                                                  llama.rs: decoder, head)
 //! ```
 //!
@@ -12,17 +12,16 @@
 //! (low_rank.rs) the adapters and the head are the parameters, and all else is frozen.
 
 mod adapter;
-mod bert;
 mod config;
 mod decoder;
 mod directory;
 mod embeddings;
 mod encoder;
+mod heads;
 mod linear;
 mod llama;
 mod low_rank;
 mod pass;
-mod roberta;
 mod rotary;
 mod stack;
 mod task;
@@ -55,6 +54,9 @@ pub struct Batch {
     /// Of a language model: the places whose next token is asked for, counted row by row over examples ×
     /// length, `Kind::Int64`.
     pub places: Option<Tensor>,
+    /// For [`Task::Words`]: by what the states of the tokens are multiplied for the mean of each word's,
+    /// examples × 2 × length, `Kind::Float`.
+    pub words: Option<Tensor>,
 }
 
 impl Batch {
@@ -88,9 +90,10 @@ pub trait Model {
         &self.trained().parameters
     }
 
-    /// The numbers of each example, examples × outputs, or, of a language model, of each of
-    /// [`Batch::places`], places × vocabulary; in F32. A graph hangs on them in [`Mode::Train`]. What dropout drops follows from the state of libtorch's generator alone, with
-    /// and without recomputing.
+    /// The numbers of each row of the batch, rows × [`Task::outputs`] (of a [`Task::Span`] those of each token:
+    /// rows × length × 2), or, of a language model, of each of [`Batch::places`], places × vocabulary; in F32.
+    /// A graph hangs on them in [`Mode::Train`]. What dropout drops follows from the state of libtorch's generator
+    /// alone, with and without recomputing.
     ///
     /// # Errors
     /// [`crate::Error::Option`] where the batch does not fit the model; what libtorch says.

@@ -1,49 +1,54 @@
-//! What all encoders share: embeddings and layers, and the circumstances of a pass through them.
+//! An encoder: embeddings, layers and a head, and the circumstances of a pass through them.
 
-use tch::{TchError, Tensor, no_grad_guard};
+use tch::{Tensor, no_grad_guard};
 
 use super::config::{Config, EncoderConfig};
 use super::embeddings::Embeddings;
 use super::encoder::{Encoder, additive_mask};
-use super::weights::Weights;
-use super::{Batch, Settings};
+use super::heads::Head;
+use super::weights::{Trained, Weights};
+use super::{Batch, Model, Settings, Task};
 use crate::error::Result;
 use crate::torch::Autocast;
 use crate::training::Mode;
 
-/// A model without its head.
+/// An encoder with a head.
 #[derive(Debug)]
 pub(super) struct Stack {
     embeddings: Embeddings,
     encoder: Encoder,
+    head: Head,
     settings: Settings,
     max_length: usize,
+    trained: Trained,
 }
 
 impl Stack {
+    /// Takes all weights, in the order of transformers.
+    ///
+    /// # Errors
+    /// Those of [`Weights`]; [`crate::Error::Option`] where encoders have no head for the task.
     pub fn new(
-        weights: &mut Weights,
+        mut weights: Weights,
         config: &Config,
         own: &EncoderConfig,
+        task: &Task,
         settings: Settings,
     ) -> Result<Stack> {
-        let embeddings = Embeddings::new(weights, config, own)?;
-        let encoder = Encoder::new(weights, config, own)?;
-        Ok(Stack { embeddings, encoder, settings, max_length: config.max_length() })
+        let embeddings = Embeddings::new(&mut weights, config, own)?;
+        let encoder = Encoder::new(&mut weights, config, own)?;
+        let head = Head::new(&mut weights, config, own, task)?;
+        let max_length = config.max_length();
+        Ok(Stack { embeddings, encoder, head, settings, max_length, trained: weights.finish()? })
+    }
+}
+
+impl Model for Stack {
+    fn trained(&self) -> &Trained {
+        &self.trained
     }
 
-    pub fn max_length(&self) -> usize {
-        self.max_length
-    }
-
-    /// Runs everything up to the first token's last state, examples × hidden, and a head on it. The head
-    /// is told whether dropout is on.
-    pub fn run(
-        &self,
-        batch: &Batch,
-        mode: Mode,
-        head: impl FnOnce(&Tensor, bool) -> Result<Tensor, TchError>,
-    ) -> Result<Tensor> {
+    fn logits(&self, batch: &Batch, mode: Mode) -> Result<Tensor> {
         let train = mode == Mode::Train;
         let _no_graph = (!train).then(no_grad_guard);
         // For one pass only: a later one must not find weights that were cast before an update.
@@ -51,6 +56,10 @@ impl Stack {
         let mask = batch.mask.as_ref().map(additive_mask).transpose()?;
         let embedded = self.embeddings.forward(batch, train)?;
         let states = self.encoder.forward(embedded, mask.as_ref(), train, self.settings.recompute)?;
-        Ok(head(&states.f_select(1, 0)?, train)?)
+        self.head.forward(&states, batch, train)
+    }
+
+    fn max_length(&self) -> usize {
+        self.max_length
     }
 }

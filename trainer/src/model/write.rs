@@ -153,10 +153,12 @@ impl Pretrained {
         entries.insert("id2label".to_owned(), id2label.into());
         entries.insert("label2id".to_owned(), label2id.into());
         if self.new_head {
-            entries.insert("architectures".to_owned(), json!([source.config.family.classifier]));
-            if let Some(kind) = self.task.problem_type() {
-                entries.insert("problem_type".to_owned(), json!(kind));
-            }
+            let class = self.task.head().map(|head| source.config.family.class_of(head));
+            entries.insert("architectures".to_owned(), json!([class]));
+            match self.task.problem_type() {
+                Some(kind) => entries.insert("problem_type".to_owned(), json!(kind)),
+                None => entries.shift_remove("problem_type"),
+            };
             // transformers finds the last token of an example by it.
             if let (true, Some(padding)) = (source.config.is_decoder(), source.config.padding) {
                 entries.insert("pad_token_id".to_owned(), json!(padding));

@@ -8,6 +8,7 @@ mod hostile;
 mod orders;
 mod prepared;
 mod scores;
+mod tasks;
 mod tokens;
 
 use std::path::{Path, PathBuf};

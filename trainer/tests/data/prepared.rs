@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use evenkeel_trainer::data::subset::Choice;
-use evenkeel_trainer::data::{Labels, Prepared, Sources, TextTokenizer, prepare};
+use evenkeel_trainer::data::{Labels, Layout, Prepared, Sources, TextTokenizer, prepare};
 
 use crate::{columns, fixture};
 
@@ -13,11 +13,12 @@ fn films(
     (ratio, choice): (f64, Choice),
     max_length: usize,
 ) -> evenkeel_trainer::Result<Prepared> {
+    let wanted = columns("text", None, "label");
     let sources = Sources {
         train: &fixture("cache/snippets/films-test.jsonl"),
         eval,
         eval_fraction: 0.1,
-        columns: &columns("text", None, "label"),
+        layout: Layout::Columns(&wanted),
         labels: &[],
         configured: &[],
         regression: false,

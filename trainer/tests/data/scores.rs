@@ -24,7 +24,10 @@ fn classes_score_as_in_scikit_learn() {
         let (predicted, expected) =
             (numbers(&case["predicted"], Value::as_i64), numbers(&case["expected"], Value::as_i64));
         let classes = case["classes"].as_u64().unwrap() as usize;
-        compare(case, Outputs::Classes { predicted: &predicted, expected: &expected, classes });
+        compare(
+            case,
+            Outputs::Classes { predicted: &predicted, expected: &expected, classes, questions: None },
+        );
     }
 }
 

@@ -56,6 +56,7 @@ fn batch(case: &Value) -> Batch {
         ids: matrix(&case["input_ids"]),
         mask: Some(matrix(&case["attention_mask"])),
         token_types: case.get("token_type_ids").map(matrix),
+        words: None,
         places: case.get("places").map(integers),
     }
 }

@@ -175,3 +175,49 @@ pub fn ended(output: Output, code: i32) -> String {
     assert_eq!(output.status.code(), Some(code), "{text}");
     text
 }
+
+/// Puts a small random LLaMA in the place of the BERT; the vocabulary stays.
+pub fn llama(place: &Place, vocabulary: usize) {
+    let keys = HIDDEN / 2;
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": vocabulary, "hidden_size": HIDDEN,
+        "num_hidden_layers": LAYERS, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "intermediate_size": 2 * HIDDEN, "max_position_embeddings": 24, "tie_word_embeddings": true,
+    });
+    fs::write(place.path("model/config.json"), config.to_string()).unwrap();
+    let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![vocabulary, HIDDEN])];
+    for layer in 0..LAYERS {
+        let parts: [(&str, &[usize]); 9] = [
+            ("self_attn.q_proj", &[HIDDEN, HIDDEN]),
+            ("self_attn.k_proj", &[keys, HIDDEN]),
+            ("self_attn.v_proj", &[keys, HIDDEN]),
+            ("self_attn.o_proj", &[HIDDEN, HIDDEN]),
+            ("mlp.gate_proj", &[2 * HIDDEN, HIDDEN]),
+            ("mlp.up_proj", &[2 * HIDDEN, HIDDEN]),
+            ("mlp.down_proj", &[HIDDEN, 2 * HIDDEN]),
+            ("input_layernorm", &[HIDDEN]),
+            ("post_attention_layernorm", &[HIDDEN]),
+        ];
+        shapes.extend(
+            parts.map(|(part, shape)| (format!("model.layers.{layer}.{part}.weight"), shape.to_vec())),
+        );
+    }
+    shapes.push(("model.norm.weight".to_owned(), vec![HIDDEN]));
+    let mut state = 7u64;
+    let mut next = |is_norm: bool| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        if is_norm { 1.0 } else { ((state >> 33) as f32 / (1u64 << 31) as f32 - 0.5) * 0.3 }
+    };
+    let weights: Vec<(String, Vec<usize>, Vec<u8>)> = shapes
+        .into_iter()
+        .map(|(name, shape)| {
+            let values = (0..shape.iter().product()).map(|_| next(shape.len() == 1));
+            let bytes = values.flat_map(f32::to_le_bytes).collect();
+            (name, shape, bytes)
+        })
+        .collect();
+    let views = weights.iter().map(|(name, shape, bytes)| {
+        (name, TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    safetensors::serialize_to_file(views, None, &place.path("model/model.safetensors")).unwrap();
+}

@@ -13,6 +13,7 @@ pub fn options(model: Option<PathBuf>, output: &Path, data: Fields) -> Options {
         model,
         output: output.to_path_buf(),
         data: Data::Fields(data),
+        lora: None,
         balance: Balance {
             mapping: Mapping::Sigmoid { tau: 10.0 },
             gain: Gain::Fixed { below: 1.0, above: 1.0 },

@@ -10,6 +10,7 @@ use std::path::Path;
 use csv::{ErrorKind, StringRecord};
 
 use super::{Reader, utf8};
+use crate::data::record::Record;
 use crate::data::table::{Cell, Columns, Table, malformed};
 use crate::error::Result;
 
@@ -77,6 +78,16 @@ impl Reader for Delimited {
             return Err(malformed(path, reason));
         }
         Ok(table)
+    }
+
+    fn records(
+        &self,
+        path: &Path,
+        _fields: &[&str],
+        _each: &mut dyn FnMut(&Record) -> Result<()>,
+    ) -> Result<()> {
+        let reason = format!("this task is read from JSON lines or Parquet, not from {}.", self.name);
+        Err(malformed(path, reason))
     }
 }
 

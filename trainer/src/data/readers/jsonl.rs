@@ -6,8 +6,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{Reader, utf8};
-use crate::data::table::{Cell, Column, Columns, Table, malformed, missing};
-use crate::error::{Error, Result};
+use crate::data::record::Record;
+use crate::data::table::{Columns, Table, malformed};
+use crate::error::Result;
 
 /// The format.
 pub struct JsonLines;
@@ -22,8 +23,23 @@ impl Reader for JsonLines {
     }
 
     fn read(&self, path: &Path, columns: &Columns) -> Result<Table> {
-        let mut file = utf8::open(path)?;
         let mut table = Table::new(path, columns);
+        let [text, label] = [&columns.text, &columns.label].map(|column| column.as_str());
+        self.records(path, &[], &mut |row| {
+            let pair = columns.pair.as_ref().map(|column| row.text(column.as_str())).transpose()?;
+            table.push(row.text(text)?.to_owned(), pair.map(str::to_owned), row.label(label)?);
+            Ok(())
+        })?;
+        Ok(table)
+    }
+
+    fn records(
+        &self,
+        path: &Path,
+        _fields: &[&str],
+        each: &mut dyn FnMut(&Record) -> Result<()>,
+    ) -> Result<()> {
+        let mut file = utf8::open(path)?;
         let mut line = String::new();
         for number in 1.. {
             line.clear();
@@ -31,14 +47,11 @@ impl Reader for JsonLines {
                 break;
             }
             let content = line.trim_start_matches('\u{feff}').trim();
-            if content.is_empty() {
-                continue;
+            if !content.is_empty() {
+                each(&Record::new(path, format!("line {number}"), &parse(path, number, content)?))?;
             }
-            let row = Line { path, number, value: parse(path, number, content)? };
-            let pair = columns.pair.as_ref().map(|column| row.text(column)).transpose()?;
-            table.push(row.text(&columns.text)?, pair, row.label(&columns.label)?);
         }
-        Ok(table)
+        Ok(())
     }
 }
 
@@ -60,63 +73,5 @@ fn parse(path: &Path, number: u64, content: &str) -> Result<Value> {
         Ok(value)
     } else {
         Err(malformed(path, format!("line {number} holds no JSON object.")))
-    }
-}
-
-/// One line of the file.
-struct Line<'a> {
-    path: &'a Path,
-    number: u64,
-    value: Value,
-}
-
-impl Line<'_> {
-    fn get(&self, column: &Column) -> Result<&Value> {
-        let found = match &self.value {
-            Value::Object(fields) => fields.get(column.as_str()),
-            Value::Array(items) => column.number().and_then(|number| items.get(number)),
-            _ => None,
-        };
-        found.ok_or_else(|| {
-            let names: Vec<String> = match &self.value {
-                Value::Object(fields) => fields.keys().cloned().collect(),
-                Value::Array(items) => (0..items.len()).map(|number| number.to_string()).collect(),
-                _ => Vec::new(),
-            };
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            missing(self.path, column, &names, Some(self.number))
-        })
-    }
-
-    fn wrong(&self, column: &Column, value: &Value, wanted: &str) -> Error {
-        let is = match value {
-            Value::Null => "null",
-            Value::Bool(_) => "a truth value",
-            Value::Number(_) => "a number",
-            Value::String(_) => "text",
-            Value::Array(_) => "an array",
-            Value::Object(_) => "an object",
-        };
-        malformed(self.path, format!("line {}, column {column} is {is}, not {wanted}.", self.number))
-    }
-
-    fn text(&self, column: &Column) -> Result<String> {
-        match self.get(column)? {
-            Value::String(text) => Ok(text.clone()),
-            other => Err(self.wrong(column, other, "text")),
-        }
-    }
-
-    fn label(&self, column: &Column) -> Result<Cell> {
-        match self.get(column)? {
-            Value::String(text) => Ok(Cell::Text(text.clone())),
-            Value::Bool(value) => Ok(Cell::Bool(*value)),
-            Value::Null => Ok(Cell::Null),
-            Value::Number(number) => Ok(match number.as_i64() {
-                Some(integer) => Cell::Integer(integer),
-                None => Cell::Real(number.as_f64().unwrap_or(f64::NAN)),
-            }),
-            other => Err(self.wrong(column, other, "a label")),
-        }
     }
 }

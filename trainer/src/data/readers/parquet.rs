@@ -1,19 +1,23 @@
-//! Parquet, as the data-set hubs store it: flat columns of text and of numbers.
+//! Parquet, as the data-set hubs store it: flat columns of text and of numbers, or rows that hold lists and
+//! objects.
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use evenkeel::text::printable;
-use parquet::basic::Type;
+use parquet::basic::Type as Physical;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::schema::types::ColumnDescriptor;
+use parquet::record::reader::RowIter;
+use parquet::schema::types::{ColumnDescriptor, Type};
 
 use super::Reader;
 use crate::data::guard::guarded;
-use crate::data::table::{Cell, Column, Columns, Table, malformed};
+use crate::data::record::Record;
+use crate::data::table::{Cell, Column, Columns, Table, malformed, missing};
 use crate::error::{Error, Result};
 
 /// Rows decoded together.
@@ -34,13 +38,20 @@ impl Reader for Parquet {
     fn read(&self, path: &Path, columns: &Columns) -> Result<Table> {
         guarded(|| Parquet::table(path, columns)).unwrap_or_else(|said| Err(invalid(path, said)))
     }
+
+    fn records(
+        &self,
+        path: &Path,
+        fields: &[&str],
+        each: &mut dyn FnMut(&Record) -> Result<()>,
+    ) -> Result<()> {
+        guarded(|| Opened::new(path)?.rows(fields, each)).unwrap_or_else(|said| Err(invalid(path, said)))
+    }
 }
 
 impl Parquet {
     fn table(path: &Path, columns: &Columns) -> Result<Table> {
-        let file = File::open(path).map_err(Error::io("open", path))?;
-        let reader = SerializedFileReader::new(file).map_err(|error| invalid(path, error))?;
-        let opened = Opened { path, reader };
+        let opened = Opened::new(path)?;
         let mut table = Table::new(path, columns);
         table.texts = opened.texts(&columns.text)?;
         table.pairs = columns.pair.as_ref().map(|column| opened.texts(column)).transpose()?;
@@ -65,7 +76,41 @@ struct Opened<'a> {
     reader: SerializedFileReader<File>,
 }
 
-impl Opened<'_> {
+impl<'a> Opened<'a> {
+    fn new(path: &'a Path) -> Result<Opened<'a>> {
+        let file = File::open(path).map_err(Error::io("open", path))?;
+        let reader = SerializedFileReader::new(file).map_err(|error| invalid(path, error))?;
+        Ok(Opened { path, reader })
+    }
+
+    /// Hands over row after row with the wanted fields: nothing else is decoded.
+    fn rows(&self, fields: &[&str], each: &mut dyn FnMut(&Record) -> Result<()>) -> Result<()> {
+        let failed = |error: ParquetError| invalid(self.path, error);
+        let schema = self.reader.metadata().file_metadata().schema();
+        let wanted = fields.iter().map(|field| self.field(schema, field)).collect::<Result<Vec<_>>>()?;
+        let wanted = Type::group_type_builder(schema.name()).with_fields(wanted).build().map_err(failed)?;
+        let rows = RowIter::from_file(Some(wanted), &self.reader).map_err(failed)?;
+        for (index, row) in rows.enumerate() {
+            let row = row.map_err(failed)?.to_json_value();
+            each(&Record::new(self.path, format!("row {}", index + 1), &row))?;
+        }
+        Ok(())
+    }
+
+    /// The part of a schema that a field is: all of it, or of `a.b` only what is named.
+    fn field(&self, within: &Type, name: &str) -> Result<Arc<Type>> {
+        let (first, rest) = name.split_once('.').map_or((name, None), |(first, rest)| (first, Some(rest)));
+        let names: Vec<&str> = within.get_fields().iter().map(|field| field.name()).collect();
+        let found = within.get_fields().iter().find(|field| field.name() == first);
+        let found = found.ok_or_else(|| missing(self.path, &Column::new(first), &names, None))?;
+        let Some(rest) = rest.filter(|_| found.is_group()) else { return Ok(Arc::clone(found)) };
+        let part = Type::group_type_builder(first)
+            .with_repetition(found.get_basic_info().repetition())
+            .with_fields(vec![self.field(found, rest)?])
+            .build();
+        part.map(Arc::new).map_err(|error| invalid(self.path, error))
+    }
+
     /// A column that must be text.
     fn texts(&self, column: &Column) -> Result<Vec<String>> {
         let cells = self.column(column)?;
@@ -136,8 +181,8 @@ impl Opened<'_> {
     }
 }
 
-fn is_readable(kind: Type) -> bool {
-    !matches!(kind, Type::INT96 | Type::FIXED_LEN_BYTE_ARRAY)
+fn is_readable(kind: Physical) -> bool {
+    !matches!(kind, Physical::INT96 | Physical::FIXED_LEN_BYTE_ARRAY)
 }
 
 enum Failure {

@@ -1,7 +1,9 @@
 //! From texts to the numbers of tokens, as transformers' fast tokenizers give them.
 
 mod files;
+mod windows;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -9,6 +11,8 @@ use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, Tokenizer};
 
 use super::table::Table;
 use crate::error::{Error, Result};
+
+pub use windows::{Stretch, Window};
 
 /// Rows tokenised between two collections of what the threads made.
 const CHUNK: usize = 4096;
@@ -38,6 +42,8 @@ pub struct Tokens {
     types: Vec<u8>,
     /// Where each row ends in the two above.
     ends: Vec<usize>,
+    /// The tokens of each row's two marked words; empty where none are marked.
+    words: Vec<[Range<usize>; 2]>,
     cut: usize,
     needed: usize,
 }
@@ -74,6 +80,11 @@ impl Tokens {
         self.range(row).len()
     }
 
+    /// The tokens of a row's two marked words, if there are any.
+    pub fn words(&self, row: usize) -> Option<&[Range<usize>; 2]> {
+        self.words.get(row)
+    }
+
     /// How many rows were too long, and were cut.
     pub fn cut(&self) -> usize {
         self.cut
@@ -89,19 +100,24 @@ impl Tokens {
         self.ids.iter().copied().max().unwrap_or_default()
     }
 
-    fn push(&mut self, row: &Row) {
+    /// Appends a row; either all have marked words, or none has.
+    pub(super) fn push(&mut self, row: &Row) {
         self.ids.extend_from_slice(&row.ids);
         self.types.extend_from_slice(&row.types);
         self.ends.push(self.ids.len());
+        self.words.extend(row.words.clone());
         self.cut += usize::from(row.needed > row.ids.len());
         self.needed = self.needed.max(row.needed);
     }
 }
 
 /// One row's tokens.
-struct Row {
+#[derive(Debug)]
+pub(super) struct Row {
     ids: Vec<u32>,
     types: Vec<u8>,
+    /// Those of the marked words.
+    words: Option<[Range<usize>; 2]>,
     /// Their number before the cut.
     needed: usize,
 }
@@ -144,11 +160,11 @@ impl TextTokenizer {
         Ok(encoding.get_ids().iter().copied().zip(ends).collect())
     }
 
-    /// Tokenises all rows of a table on all threads. Rows of more than `max_length` tokens are cut: token by
-    /// token from the longer text, as transformers' `longest_first`.
+    /// Tokenises all rows of a table on all threads; a row with several second texts gives as many. Rows of more
+    /// than `max_length` tokens are cut: token by token from the longer text, as transformers' `longest_first`.
     ///
     /// # Errors
-    /// `max_length` leaves no room for text.
+    /// `max_length` leaves no room for text, or cuts off a marked word.
     pub fn tokenise(&self, table: &Table, max_length: usize) -> Result<Tokens> {
         let specials = self.specials(table.pairs.is_some());
         let Some(room) = max_length.checked_sub(specials).filter(|room| *room > 0) else {
@@ -157,16 +173,16 @@ impl TextTokenizer {
             )));
         };
         let mut tokens = Tokens::default();
-        for (number, texts) in table.texts.chunks(CHUNK).enumerate() {
-            let pairs = table.pairs.as_ref().and_then(|pairs| pairs.chunks(CHUNK).nth(number));
-            let rows: Vec<Row> = texts
-                .par_iter()
-                .enumerate()
-                .map(|(index, text)| {
-                    let pair = pairs.and_then(|pairs| pairs.get(index)).map(String::as_str);
-                    self.row(text, pair, room).map_err(|reason| {
-                        let row = number * CHUNK + index + 1;
-                        let reason = format!("row {row} of {}: {reason}.", table.path.display());
+        let count = table.len() * table.choices;
+        for start in (0..count).step_by(CHUNK) {
+            let rows: Vec<Row> = (start..count.min(start + CHUNK))
+                .into_par_iter()
+                .map(|number| {
+                    let row = number / table.choices;
+                    let text = table.texts.get(row).map_or("", String::as_str);
+                    let pair = table.pairs.as_ref().and_then(|pairs| pairs.get(number)).map(String::as_str);
+                    self.row(text, pair, room, table.words.get(row)).map_err(|reason| {
+                        let reason = format!("row {} of {}: {reason}.", row + 1, table.path.display());
                         Error::Model { path: self.path.clone(), reason }
                     })
                 })
@@ -177,28 +193,86 @@ impl TextTokenizer {
     }
 
     /// One row: the texts' own tokens are cut before the special ones are put around them. (The crate's
-    /// truncation would keep everything that it cuts off, for a pair in all combinations.)
-    fn row(&self, text: &str, pair: Option<&str>, room: usize) -> tokenizers::Result<Row> {
-        let first = self.tokenizer.encode_fast(text, false)?;
-        let second = pair.map(|pair| self.tokenizer.encode_fast(pair, false)).transpose()?;
-        let (first, second) = (first.get_ids(), second.as_ref().map(Encoding::get_ids));
-        let (n1, n2) = longest_first(first.len(), second.map_or(0, <[u32]>::len), room);
-        let removed = first.len() + second.map_or(0, <[u32]>::len) - n1 - n2;
-        let (first, second) = (self.side.cut(first, n1), second.map(|ids| self.side.cut(ids, n2)));
-        let joined = join(self.tokenizer.get_post_processor(), first, second)?;
-        let types = joined.get_type_ids().iter().map(|kind| u8::try_from(*kind).unwrap_or(u8::MAX)).collect();
-        Ok(Row { ids: joined.get_ids().to_vec(), types, needed: joined.len() + removed })
+    /// truncation would keep everything that it cuts off, for a pair in all combinations.) `words` are bytes
+    /// of the two texts.
+    fn row(
+        &self,
+        text: &str,
+        pair: Option<&str>,
+        room: usize,
+        words: Option<&[Range<usize>; 2]>,
+    ) -> tokenizers::Result<Row> {
+        // Where each token stands is worked out only for those who ask.
+        let encode = |text: &str| match words {
+            Some(_) => self.tokenizer.encode(text, false),
+            None => self.tokenizer.encode_fast(text, false),
+        };
+        let (first, second) = (encode(text)?, pair.map(encode).transpose()?);
+        let (n1, n2) = longest_first(first.len(), second.as_ref().map_or(0, Encoding::len), room);
+        let first = Cut { range: self.side.kept(first.len(), n1), encoding: first };
+        let second = second.map(|second| Cut { range: self.side.kept(second.len(), n2), encoding: second });
+        let removed = first.removed() + second.as_ref().map_or(0, Cut::removed);
+        let joined = join(self.tokenizer.get_post_processor(), first.ids(), second.as_ref().map(Cut::ids))?;
+        let sequences = words.map(|_| joined.get_sequence_ids()).unwrap_or_default();
+        let place = |which: usize, of: &Cut, word: &Range<usize>| {
+            let start = sequences.iter().position(|sequence| *sequence == Some(which))?;
+            let tokens = covering(part(of.encoding.get_offsets(), &of.range), word)?;
+            Some(tokens.start + start..tokens.end + start)
+        };
+        let words = match words {
+            None => None,
+            Some([one, other]) => {
+                let other = || place(1, second.as_ref()?, other);
+                let found = place(0, &first, one).and_then(|one| Some([one, other()?]));
+                let reason = "its marked words are not both among the tokens that are kept";
+                Some(found.ok_or(reason)?)
+            }
+        };
+        let (ids, types) = (joined.get_ids().to_vec(), types_of(&joined));
+        Ok(Row { ids, types, words, needed: joined.len() + removed })
+    }
+}
+
+/// A text's tokens, and which of them are kept.
+struct Cut {
+    encoding: Encoding,
+    range: Range<usize>,
+}
+
+impl Cut {
+    fn ids(&self) -> &[u32] {
+        part(self.encoding.get_ids(), &self.range)
+    }
+
+    fn removed(&self) -> usize {
+        self.encoding.len() - self.range.len()
     }
 }
 
 impl Side {
-    fn cut(self, ids: &[u32], count: usize) -> &[u32] {
-        let part = match self {
-            Side::Left => ids.get(ids.len().saturating_sub(count)..),
-            Side::Right => ids.get(..count.min(ids.len())),
-        };
-        part.unwrap_or_default()
+    /// Which of some tokens are kept.
+    fn kept(self, of: usize, count: usize) -> Range<usize> {
+        match self {
+            Side::Left => of.saturating_sub(count)..of,
+            Side::Right => 0..count.min(of),
+        }
     }
+}
+
+fn part<'a, T>(all: &'a [T], range: &Range<usize>) -> &'a [T] {
+    all.get(range.clone()).unwrap_or_default()
+}
+
+/// The tokens that share a byte with a word.
+fn covering(offsets: &[(usize, usize)], word: &Range<usize>) -> Option<Range<usize>> {
+    let touches = |token: &(usize, usize)| token.0 < word.end && token.1 > word.start;
+    let (first, last) = (offsets.iter().position(touches)?, offsets.iter().rposition(touches)?);
+    Some(first..last + 1)
+}
+
+/// Which text each token belongs to.
+fn types_of(joined: &Encoding) -> Vec<u8> {
+    joined.get_type_ids().iter().map(|kind| u8::try_from(*kind).unwrap_or(u8::MAX)).collect()
 }
 
 /// The special tokens put around, as the tokenizer's post-processor does.
@@ -215,11 +289,11 @@ fn join(
 }
 
 /// An encoding of which only tokens and types matter.
-fn encoding(ids: &[u32], kind: u32) -> Encoding {
+fn encoding(ids: &[u32], kind: u8) -> Encoding {
     let n = ids.len();
-    Encoding::new(
+    let mut encoding = Encoding::new(
         ids.to_vec(),
-        vec![kind; n],
+        vec![u32::from(kind); n],
         vec![String::new(); n],
         vec![None; n],
         vec![(0, 0); n],
@@ -227,7 +301,9 @@ fn encoding(ids: &[u32], kind: u32) -> Encoding {
         vec![1; n],
         Vec::new(),
         Default::default(),
-    )
+    );
+    encoding.set_sequence_id(usize::from(kind));
+    encoding
 }
 
 /// How many tokens of two texts are kept where `room` is what there is for both: the longer one is cut down

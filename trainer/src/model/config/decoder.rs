@@ -153,6 +153,7 @@ pub(super) fn read(from: &Entries, family: &'static Family, variant: Variant) ->
         Scaling::Linear { factor } | Scaling::Dynamic { factor, .. } => positions as f64 * factor,
         _ => positions as f64,
     };
+    let head_kind = from.head(family)?;
     Ok(Config {
         family,
         vocabulary: from.size("vocab_size")?,
@@ -169,8 +170,8 @@ pub(super) fn read(from: &Entries, family: &'static Family, variant: Variant) ->
         epsilon: from.number("rms_norm_eps")?.unwrap_or(1e-6),
         attention_dropout: from.probability("attention_dropout")?.unwrap_or(0.0),
         initial: from.number("initializer_range")?.unwrap_or(0.02),
-        task: from.task()?,
-        is_other_class: from.is_other_class(family)?,
+        task: head_kind.map_or(Ok(None), |kind| from.task(kind))?,
+        head_kind,
         kind: Kind::Decoder(DecoderConfig {
             key_heads,
             head,

@@ -36,6 +36,7 @@ pub(super) fn read(from: &Entries, family: &'static Family) -> Result<Config> {
         false => Some(usize::from(family.is_roberta())),
         true => from.whole("pad_token_id")?,
     };
+    let head_kind = from.head(family)?;
     let config = Config {
         family,
         vocabulary: from.size("vocab_size")?,
@@ -48,8 +49,8 @@ pub(super) fn read(from: &Entries, family: &'static Family) -> Result<Config> {
         epsilon: from.number("layer_norm_eps")?.unwrap_or(1e-12),
         attention_dropout: from.probability("attention_probs_dropout_prob")?.unwrap_or(0.1),
         initial: from.number("initializer_range")?.unwrap_or(0.02),
-        task: from.task()?,
-        is_other_class: from.is_other_class(family)?,
+        task: head_kind.map_or(Ok(None), |kind| from.task(kind))?,
+        head_kind,
         kind: Kind::Encoder(EncoderConfig {
             token_types: from.whole("type_vocab_size")?.unwrap_or(2),
             positions: from.size("max_position_embeddings")?,

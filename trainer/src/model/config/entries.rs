@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{ACTIVATIONS, Activation, FAMILIES, Family};
 use crate::error::{Error, Result};
-use crate::model::task::Task;
+use crate::model::task::{HeadKind, Task};
 
 /// The longest `config.json` that is read, in bytes; real ones stay below 100 kB.
 const MAX_BYTES: u64 = 16_000_000;
@@ -105,16 +105,25 @@ impl Entries<'_> {
         })
     }
 
-    pub fn is_other_class(&self, family: &Family) -> Result<bool> {
-        let Some(value) = self.get("architectures") else { return Ok(false) };
+    /// The kind of head that the class in `architectures` has; one for labels where nothing is said.
+    pub fn head(&self, family: &Family) -> Result<Option<HeadKind>> {
+        let Some(value) = self.get("architectures") else { return Ok(Some(HeadKind::Labels)) };
         let names: Option<Vec<&str>> =
             value.as_array().and_then(|names| names.iter().map(Value::as_str).collect());
         let names = names.ok_or_else(|| self.wrong("`architectures` is not a list of names.".to_owned()))?;
-        Ok(!names.is_empty() && !names.contains(&family.classifier))
+        if names.is_empty() {
+            return Ok(Some(HeadKind::Labels));
+        }
+        Ok(HeadKind::ALL.into_iter().find(|kind| names.contains(&family.class_of(*kind).as_str())))
     }
 
     /// What the configuration says of a head; transformers' default is two labels without names.
-    pub fn task(&self) -> Result<Option<Task>> {
+    pub fn task(&self, head: HeadKind) -> Result<Option<Task>> {
+        match head {
+            HeadKind::Choice => return Ok(Some(Task::Choice)),
+            HeadKind::Span => return Ok(Some(Task::Span)),
+            HeadKind::Labels | HeadKind::Words => {}
+        }
         let labels = match self.get("id2label") {
             Some(names) => self.labels(names)?,
             None => {
@@ -122,6 +131,9 @@ impl Entries<'_> {
                 (0..count.min(1 << 16)).map(|number| format!("LABEL_{number}")).collect()
             }
         };
+        if head == HeadKind::Words {
+            return Ok(Some(Task::Words(labels)));
+        }
         match self.get("problem_type").map(|kind| kind.as_str().unwrap_or("?")) {
             Some("single_label_classification") => Ok(Some(Task::Classes(labels))),
             Some("regression") if labels.len() == 1 => Ok(Some(Task::Regression)),

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::task::Task;
+use super::task::{HeadKind, Task};
 use crate::error::Result;
 use entries::Entries;
 
@@ -110,9 +110,10 @@ impl Family {
         self.design == Design::Roberta
     }
 
-    /// The module of the head that classifies.
-    pub(super) fn head(&self) -> &'static str {
-        if self.language.is_some() { "score" } else { "classifier" }
+    /// The class with a head, as transformers names it.
+    pub(super) fn class_of(&self, head: HeadKind) -> String {
+        let family = self.classifier.strip_suffix(HeadKind::Labels.class()).unwrap_or(self.classifier);
+        format!("{family}{}", head.class())
     }
 
     /// The head's last matrix.
@@ -205,9 +206,9 @@ pub struct Config {
     pub(super) initial: f64,
     /// The task of a head, if the checkpoint has one.
     pub(super) task: Option<Task>,
-    /// Whether `architectures` names another class than the family's classifier: a head under the same
-    /// name is for something else then.
-    pub(super) is_other_class: bool,
+    /// The kind of head that `architectures` names; `None` where it names a class without one that is known
+    /// here: a head under the same name is for something else then.
+    pub(super) head_kind: Option<HeadKind>,
     pub(crate) kind: Kind,
 }
 

@@ -1,11 +1,16 @@
-//! Scores of a classifier or a regression: plain arithmetic in `f64`, defined as scikit-learn and SciPy do.
+//! Scores of what a model says: plain arithmetic in `f64`, defined as scikit-learn and SciPy do, and for answers
+//! in words as SQuAD's evaluation does (words.rs).
 //!
 //! Where a score does not exist: F1 of a class that is neither predicted nor expected is 0, and so is the
 //! Matthews correlation if all predictions or all labels are of one class (scikit-learn's choices); Pearson's
 //! and Spearman's correlations are NaN if one side is constant or there are fewer than two rows (SciPy's).
 //! Every score of no rows is NaN.
 
-use evenkeel::rebalance::presets::MetricName;
+mod words;
+
+use std::collections::HashMap;
+
+use evenkeel::rebalance::presets::{Form, MetricName};
 
 use crate::error::{Error, Result};
 
@@ -20,6 +25,8 @@ pub enum Outputs<'a> {
         expected: &'a [i64],
         /// Their number.
         classes: usize,
+        /// For each the question that it belongs to, where several belong to one.
+        questions: Option<&'a [usize]>,
     },
     /// Numbers.
     Values {
@@ -28,18 +35,28 @@ pub enum Outputs<'a> {
         /// By the data.
         expected: &'a [f64],
     },
+    /// Answers in words.
+    Words {
+        /// By the model.
+        predicted: &'a [String],
+        /// By the data: all that are right, for each question.
+        expected: &'a [Vec<String>],
+    },
 }
 
 /// Checks, before any work, that a metric can be computed for a task.
 ///
 /// # Errors
-/// It is about classes, and the task is a regression, or the other way round; or about two classes, and
-/// there are more.
-pub fn suits(metric: MetricName, regression: bool, classes: usize) -> Result<()> {
+/// It is about classes, and the task is a regression, or the other way round; or about something else that
+/// the task's examples do not have; or about two classes, and there are more.
+pub fn suits(metric: MetricName, form: Form, regression: bool, classes: usize) -> Result<()> {
     let name = metric.name();
     let reason = match (metric.is_of_numbers(), regression) {
         (true, false) => format!("the metric {name} is for regression, not for classes."),
         (false, true) => format!("the metric {name} is for classes, not for regression."),
+        _ if !metric.suits(form, regression) => {
+            format!("the metric {name} is not for this task; it has {}.", form.metrics(regression).join(", "))
+        }
         _ if metric.is_of_two_labels() && classes != 2 => {
             format!("the metric {name} is for two classes, not {classes}; take macro-f1.")
         }
@@ -54,20 +71,23 @@ pub fn suits(metric: MetricName, regression: bool, classes: usize) -> Result<()>
 /// As [`suits`].
 pub fn value(metric: MetricName, outputs: Outputs) -> Result<f64> {
     match outputs {
-        Outputs::Classes { predicted, expected, classes } => {
-            suits(metric, false, classes)?;
+        Outputs::Classes { predicted, expected, classes, questions } => {
+            suits(metric, if questions.is_some() { Form::Answers } else { Form::Texts }, false, classes)?;
             let counts = Counts::new(predicted, expected, classes);
+            let exact = || exact_match(predicted, expected, questions.unwrap_or_default());
             Ok(match metric {
                 MetricName::F1 => counts.f1(1),
                 MetricName::MacroF1 => counts.macro_f1(),
                 MetricName::Matthews => counts.matthews(),
                 MetricName::AccuracyF1 => (counts.accuracy() + counts.f1(1)) / 2.0,
                 MetricName::AccuracyMacroF1 => (counts.accuracy() + counts.macro_f1()) / 2.0,
+                MetricName::ExactMatch => exact(),
+                MetricName::F1ExactMatch => (counts.f1(1) + exact()) / 2.0,
                 _ => counts.accuracy(),
             })
         }
         Outputs::Values { predicted, expected } => {
-            suits(metric, true, 1)?;
+            suits(metric, Form::Texts, true, 1)?;
             let spearman = || pearson(&ranks(predicted), &ranks(expected));
             Ok(match metric {
                 MetricName::Spearman => spearman(),
@@ -75,8 +95,25 @@ pub fn value(metric: MetricName, outputs: Outputs) -> Result<f64> {
                 _ => pearson(predicted, expected),
             })
         }
+        Outputs::Words { predicted, expected } => {
+            suits(metric, Form::Spans, false, 1)?;
+            Ok(match metric {
+                MetricName::ExactMatch => words::exact_match(predicted, expected),
+                _ => words::word_f1(predicted, expected),
+            })
+        }
     }
 }
+
+/// The part of the questions all of whose rows are right.
+fn exact_match(predicted: &[i64], expected: &[i64], questions: &[usize]) -> f64 {
+    let mut right: HashMap<usize, bool> = HashMap::new();
+    for ((predicted, expected), question) in predicted.iter().zip(expected).zip(questions) {
+        *right.entry(*question).or_insert(true) &= predicted == expected;
+    }
+    right.values().filter(|right| **right).count() as f64 / right.len() as f64
+}
+
 /// The class with the largest logit in each row of `classes` numbers; of equal ones the first. NaN is never
 /// the largest.
 pub fn argmax(logits: &[f32], classes: usize) -> Vec<i64> {
@@ -205,24 +242,39 @@ mod tests {
     use super::*;
 
     fn classes(metric: MetricName, predicted: &[i64], expected: &[i64], classes: usize) -> f64 {
-        value(metric, Outputs::Classes { predicted, expected, classes }).unwrap()
+        value(metric, Outputs::Classes { predicted, expected, classes, questions: None }).unwrap()
     }
 
     #[test]
     fn metrics_refuse_tasks_that_they_do_not_suit() {
-        assert!(suits(MetricName::F1, false, 3).unwrap_err().to_string().contains("not 3"));
-        assert!(suits(MetricName::Pearson, false, 2).is_err());
-        assert!(suits(MetricName::Accuracy, true, 1).is_err());
-        assert!(suits(MetricName::MacroF1, false, 3).is_ok());
+        let texts = |metric, regression, classes| suits(metric, Form::Texts, regression, classes);
+        assert!(texts(MetricName::F1, false, 3).unwrap_err().to_string().contains("not 3"));
+        assert!(texts(MetricName::Pearson, false, 2).is_err());
+        assert!(texts(MetricName::Accuracy, true, 1).is_err());
+        assert!(texts(MetricName::MacroF1, false, 3).is_ok());
+        let message = suits(MetricName::Accuracy, Form::Spans, false, 1).unwrap_err().to_string();
+        assert_eq!(message, "the metric accuracy is not for this task; it has exact-match, word-f1.");
     }
 
     #[test]
     fn nothing_has_no_score() {
-        for metric in MetricName::ALL.into_iter().filter(|metric| !metric.is_of_numbers()) {
+        for metric in MetricName::ALL.into_iter().filter(|metric| metric.suits(Form::Texts, false)) {
             assert!(classes(metric, &[], &[], 2).is_nan(), "{metric:?}");
         }
         let none = Outputs::Values { predicted: &[], expected: &[] };
         assert!(value(MetricName::PearsonSpearman, none).unwrap().is_nan());
+    }
+
+    #[test]
+    fn a_question_is_right_with_all_its_answers() {
+        let of = |metric| {
+            let (predicted, expected) = (&[1, 0, 1, 0, 1], &[1, 0, 1, 1, 1]);
+            let questions = Some(&[7, 7, 3, 3, 9][..]);
+            value(metric, Outputs::Classes { predicted, expected, classes: 2, questions }).unwrap()
+        };
+        assert_eq!(of(MetricName::ExactMatch), 2.0 / 3.0);
+        assert_eq!(of(MetricName::F1), 6.0 / 7.0);
+        assert_eq!(of(MetricName::F1ExactMatch), (6.0 / 7.0 + 2.0 / 3.0) / 2.0);
     }
 
     #[test]
