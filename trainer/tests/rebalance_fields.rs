@@ -77,7 +77,7 @@ fn darcy_flow_is_learned() {
     let data = darcy();
     let run = format!("--init fno2d --modes 8 --train {data} --subsample 0.1 --epochs 8 --s 1 --output out");
     let said = place.run(&run, 0);
-    assert!(said.contains("fno2d, 209,") || said.contains("fno2d, 2"), "{said}");
+    assert!(said.contains("fno2d, 209377 parameters"), "{said}");
     let report = place.report("out");
     let (before, after) = (score(&report["before"], "nrmse"), score(&report["after"], "nrmse"));
     assert!(after < 0.6 * before && after < 0.5, "{before} {after}");
@@ -107,7 +107,8 @@ fn darcy_flow_is_learned() {
     for (step, record) in log.iter().enumerate().filter(|(step, _)| (step + 1) % 4 != 0) {
         assert_eq!(record["lag"].as_u64().unwrap(), step as u64 % 4);
         assert!(record["alpha_std"].as_f64().unwrap() > 0.0);
-        assert_eq!(record["rates"].as_array().unwrap().len(), 6);
+        // Not the first matrix, which has three eigenvalues here, nor the last one.
+        assert_eq!(record["rates"].as_array().unwrap().len(), 5);
     }
     assert!(report["alpha_std_before"].as_f64() != report["alpha_std_after"].as_f64());
     // The best state is the one with the smallest error.
@@ -264,7 +265,7 @@ fn what_does_not_fit_is_said_before_any_work() {
             vec!["flow1d.h5", "fewer than two"],
         ),
         (
-            format!("--init fno1d --modes 3 --train {} --initial-steps 2", fields("nan.h5")),
+            format!("--init fno1d --modes 3 --train {} --initial-steps 2 --test-samples 1", fields("nan.h5")),
             vec!["nan.h5", "NaN or infinity"],
         ),
         (format!("--init fno1d --modes 3 --train {}", fields("other.h5")), vec!["other.h5", "no dataset"]),
