@@ -394,7 +394,7 @@ mod tests {
 
     #[test]
     fn epochs_end_it_and_say_what_was_missed() {
-        let mut rule = StopRule::new(Some((Target::Below(0.04), 0.05)), None, None, 0, 1, true);
+        let mut rule = StopRule::new(Some((Target::Below(0.04), 0.05)), None, None, Better::More, 0, 1, true);
         let state = serde_json::to_string(&rule).unwrap();
         let stopped = rule.observe(1.0, Some(0.049), Some(0.7)).stopped.unwrap();
         assert!(!stopped.reached_target());
