@@ -34,7 +34,7 @@ fn sentences(directory: &Path) -> PathBuf {
 }
 
 fn text(options: &mut Options) -> &mut TextData {
-    let Data::Text(data) = &mut options.data;
+    let Data::Text(data) = &mut options.data else { panic!("these runs are on texts") };
     data
 }
 
