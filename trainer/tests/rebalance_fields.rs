@@ -305,7 +305,7 @@ fn what_does_not_fit_is_said_before_any_work() {
             format!("--init fno1d --modes 4 --train {line} --initial-steps 3 --bf16"),
             vec!["--bf16 is for text models"],
         ),
-        (format!("model --train texts.jsonl --reduce-time 2"), vec!["--reduce-time is for fields"]),
+        ("model --train texts.jsonl --reduce-time 2".to_owned(), vec!["--reduce-time is for fields"]),
         (
             format!("--init unet2d --train {darcy} --subsample 0.0125 --batch 3"),
             vec!["last batch of an epoch has one example (10 in batches of 3)"],
@@ -333,4 +333,36 @@ fn a_plan_tells_sizes_and_memory() {
         assert!(said.contains(part), "{said}\nlacks: {part}");
     }
     assert!(!place.path("out").exists());
+}
+
+/// neuraloperator's sets as trajectories: Darcy flow as pairs, Burgers' equation from its first frame on.
+#[test]
+fn torch_files_are_trajectories() {
+    use evenkeel_trainer::fields::{Selection, open};
+    let read = |path: &str, samples: std::ops::Range<usize>, time_stride, space_stride| {
+        let source = open(Path::new(path)).unwrap();
+        let selection = Selection { samples, time_stride, space_stride, ..Selection::all(source.shape()) };
+        (source.shape().clone(), source.read(&selection).unwrap())
+    };
+    let (shape, numbers) = read(&darcy(), 3..5, 1, 1);
+    assert_eq!((shape.samples, shape.times, shape.grid), (1000, 2, vec![16, 16]));
+    assert_eq!(numbers.len(), 2 * 2 * 256);
+    let (coefficient, solution) = numbers[..512].split_at(256);
+    assert!(coefficient.iter().all(|x| *x == 0.0 || *x == 1.0) && coefficient.contains(&1.0));
+    assert!(solution.iter().any(|x| *x != 0.0 && *x != 1.0));
+    let burgers = fixtures().join("cache/neuralop/burgers_lowres.pt").display().to_string();
+    let (shape, numbers) = read(&burgers, 0..2, 1, 1);
+    assert_eq!((shape.samples, shape.times, shape.grid.as_slice()), (1200, 17, &[16][..]));
+    // Every fourth frame, every second point.
+    let (_, coarse) = read(&burgers, 1..2, 4, 2);
+    assert_eq!(coarse.len(), 5 * 8);
+    for (at, number) in coarse.iter().enumerate() {
+        assert_eq!(*number, numbers[17 * 16 + at / 8 * 4 * 16 + at % 8 * 2]);
+    }
+    let model = fixtures().join("trainer/operators/fno1d.pt");
+    let message = open(&model).map(|_| ()).unwrap_err().to_string();
+    assert!(
+        message.contains("fno1d.pt: it has neither `x` and `y`") && message.contains("conv0.weights1 4×4×3"),
+        "{message}"
+    );
 }
