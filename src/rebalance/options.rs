@@ -2,7 +2,7 @@
 //!
 //! The command line makes these; the trainer gets them as JSON ([`Request`]) and asks nobody else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::Settings;
 use crate::balance::{Decay, Gain, Mapping, Measure, Target};
 
 /// The version of [`Request`]: a trainer of another one refuses it.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// What the trainer is started with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,9 +53,26 @@ pub struct Options {
     pub quiet: bool,
 }
 
+/// What is learned from: each kind of data has a problem of its own in the trainer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Data {
+    /// Text with labels, for encoders.
+    Text(TextData),
+}
+
+impl Data {
+    /// The training file.
+    pub fn train(&self) -> &Path {
+        match self {
+            Data::Text(data) => &data.train,
+        }
+    }
+}
+
 /// Text with labels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Data {
+pub struct TextData {
     /// The training file: JSONL, CSV, TSV or Parquet.
     pub train: PathBuf,
     /// The evaluation file; `None` holds back `eval_fraction` of the training examples, stratified.

@@ -14,15 +14,15 @@ use anyhow::{Context, Result};
 use evenkeel::balance::{Measure, Plan, Spectra, UnitOptions};
 use evenkeel::rebalance::options::{Options, Request};
 use evenkeel::source::ModelConfig;
-use evenkeel_trainer::rebalance::{base_rate, optimizer};
-use evenkeel_trainer::text::Text;
+use evenkeel_trainer::memory::Need;
+use evenkeel_trainer::rebalance::{base_rate, open, optimizer};
 use evenkeel_trainer::torch::load_cuda;
 use evenkeel_trainer::training::{self, Balancer, Finished, Parameter, Problem, Run, Score, Setting};
 use tch::{Device, Tensor};
 
 /// A problem that is looked at before every step.
 struct Shadow<'a> {
-    text: &'a Text,
+    problem: &'a dyn Problem,
     options: &'a Options,
     plan: Plan,
     /// The alphas of every step so far.
@@ -32,24 +32,32 @@ struct Shadow<'a> {
 
 impl Problem for Shadow<'_> {
     fn parameters(&self) -> &[Parameter] {
-        self.text.parameters()
+        self.problem.parameters()
     }
 
     fn config(&self) -> Option<ModelConfig> {
-        self.text.config()
+        self.problem.config()
     }
 
     fn examples(&self) -> usize {
-        self.text.examples()
+        self.problem.examples()
+    }
+
+    fn evaluation_examples(&self) -> usize {
+        self.problem.evaluation_examples()
+    }
+
+    fn memory(&self, options: &Options) -> Need {
+        self.problem.memory(options)
     }
 
     /// One batch a step: the weights are those that the step starts from.
     fn loss(&self, examples: &[usize]) -> evenkeel_trainer::Result<Tensor> {
         let started = Instant::now();
-        let report = training::report(self.text, &self.options.balance)?;
+        let report = training::report(self.problem, &self.options.balance)?;
         self.alphas.borrow_mut().push(self.plan.values(Measure::Alpha, &Spectra::of(&report, 0)));
         self.seconds.set(self.seconds.get() + started.elapsed().as_secs_f64());
-        self.text.loss(examples)
+        self.problem.loss(examples)
     }
 
     /// No evaluation is needed here, and the loop wants one number.
@@ -58,11 +66,11 @@ impl Problem for Shadow<'_> {
     }
 
     fn write(&self, directory: &Path) -> evenkeel_trainer::Result<()> {
-        self.text.write(directory)
+        self.problem.write(directory)
     }
 }
 
-/// Trains `problem` with the options, from a text that was just opened.
+/// Trains `problem` with the options, whose model was just opened.
 fn train(options: &Options, problem: &dyn Problem, directory: &Path) -> Result<Finished> {
     let rate = base_rate(options, problem.examples());
     let before = training::report(problem, &options.balance)?;
@@ -119,8 +127,9 @@ fn main() -> Result<()> {
     tch::set_num_threads(i32::try_from(options.training.threads.max(1))?);
     let directory = Path::new(&directory);
 
-    let (text, _) = Text::open(&options, Device::Cpu)?;
-    let finished = train(&options, &text, &directory.join("plain"))?;
+    let (problem, _) = open(&options, Device::Cpu)?;
+    let problem = problem.as_ref();
+    let finished = train(&options, problem, &directory.join("plain"))?;
     let (all, spectra) = finished.seconds;
     println!(
         "spectra: {:.2} % of the training time ({spectra:.2} of {all:.2} s, {} steps)",
@@ -128,12 +137,13 @@ fn main() -> Result<()> {
         finished.steps
     );
 
-    let (text, _) = Text::open(&options, Device::Cpu)?;
-    let names: Vec<&str> = text.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
-    let report = training::report(&text, &options.balance)?;
+    let (problem, _) = open(&options, Device::Cpu)?;
+    let problem = problem.as_ref();
+    let names: Vec<&str> = problem.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
+    let report = training::report(problem, &options.balance)?;
     let plan = Plan::new(&report, &names, &UnitOptions::default())?;
     let (alphas, seconds) = (RefCell::default(), Cell::default());
-    let shadow = Shadow { text: &text, options: &options, plan, alphas, seconds };
+    let shadow = Shadow { problem, options: &options, plan, alphas, seconds };
     let finished = train(&options, &shadow, &directory.join("shadowed"))?;
     let (off, moved) = compare(&in_use(&directory.join("shadowed"))?, &shadow.alphas.borrow());
     println!(

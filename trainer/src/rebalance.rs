@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use evenkeel::balance::{BaseRate, warmup_steps};
-use evenkeel::rebalance::options::{Balance, OptimizerKind, Options};
+use evenkeel::rebalance::options::{Balance, Data, OptimizerKind, Options};
 use evenkeel::{Checkpoint, OpenOptions, Report, Silent, analyze};
 use tch::{Cuda, Device};
 
@@ -28,11 +28,12 @@ pub fn rebalance(options: &Options) -> Result<bool> {
     }
     let mut balance = options.balance.clone();
     balance.analysis.threads = options.training.threads;
-    let (text, notes) = Text::open(options, device)?;
+    let (problem, notes) = open(options, device)?;
+    let problem = problem.as_ref();
     for note in &notes {
         eprintln!("{note}");
     }
-    let need = text.memory(options);
+    let need = problem.memory(options);
     // What the model takes already is there for it. What a GPU has left, nobody is asked.
     let available =
         if device.is_cuda() { None } else { memory::available().map(|bytes| bytes + need.weights) };
@@ -44,9 +45,9 @@ pub fn rebalance(options: &Options) -> Result<bool> {
     if let Some(warning) = warning {
         eprintln!("{warning}");
     }
-    let rate = base_rate(options, text.examples());
+    let rate = base_rate(options, problem.examples());
     // Of the weights as they are read: a resumed run compares with the same start.
-    let before = training::report(&text, &balance)?;
+    let before = training::report(problem, &balance)?;
     let setting = Setting {
         options: &balance,
         rate,
@@ -60,17 +61,30 @@ pub fn rebalance(options: &Options) -> Result<bool> {
         ));
     }
     if options.dry_run {
-        return plan(options, &text, &Balancer::start(&text, &setting, &before)?, rate, device)
+        return plan(options, problem, &Balancer::start(problem, &setting, &before)?, rate, device)
             .map(|()| true);
     }
-    let finished = train(options, &text, &setting, &before, &output)?;
+    let finished = train(options, problem, &setting, &before, &output)?;
     conclude(options, &balance, &before, &finished, &output)
+}
+
+/// Opens model and data as what they are; says in sentences what a user should know of them.
+///
+/// # Errors
+/// Whatever does not fit, before anything is trained.
+pub fn open(options: &Options, device: Device) -> Result<(Box<dyn Problem>, Vec<String>)> {
+    match &options.data {
+        Data::Text(data) => {
+            let (text, notes) = Text::open(options, data, device)?;
+            Ok((Box::new(text), notes))
+        }
+    }
 }
 
 /// Trains from the start, or from where the run was stopped.
 fn train(
     options: &Options,
-    text: &Text,
+    problem: &dyn Problem,
     setting: &Setting,
     before: &Report,
     output: &Output,
@@ -87,14 +101,14 @@ fn train(
         title: &title,
     };
     if options.resume
-        && let Some(run) = Run::resume(settings, text, optimizer(options), setting)?
+        && let Some(run) = Run::resume(settings, problem, optimizer(options), setting)?
     {
         return run.finish();
     }
-    let balancer = Balancer::start(text, setting, before)?;
+    let balancer = Balancer::start(problem, setting, before)?;
     // Nothing is written before everything has been checked.
     output.create()?;
-    Run::start(settings, text, optimizer(options), balancer)?.finish()
+    Run::start(settings, problem, optimizer(options), balancer)?.finish()
 }
 
 /// Puts the result in its place, looks at it as anybody else would, and reports.
@@ -128,11 +142,11 @@ fn title(options: &Options) -> String {
         let whole = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         whole.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     };
-    format!("{} on {}", name(&options.model), name(&options.data.train))
+    format!("{} on {}", name(&options.model), name(options.data.train()))
 }
 
 /// `--dry-run`: what would happen.
-fn plan(options: &Options, text: &Text, balancer: &Balancer, rate: BaseRate, device: Device) -> Result<()> {
+fn plan(options: &Options, problem: &dyn Problem, balancer: &Balancer, rate: BaseRate, device: Device) -> Result<()> {
     let table = summary::rates(balancer.plan(), &balancer.alphas(), &balancer.factors()?, rate.peak);
     println!("{table}");
     if let Some(std) = balancer.alpha_std() {
@@ -140,19 +154,19 @@ fn plan(options: &Options, text: &Text, balancer: &Balancer, rate: BaseRate, dev
     }
     println!(
         "{} training and {} evaluation examples; {} epochs of {} steps of {} examples: {} steps, {} of them warm-up.",
-        text.examples(),
-        text.evaluation_examples(),
+        problem.examples(),
+        problem.evaluation_examples(),
         options.training.epochs,
         rate.steps_per_epoch,
         options.training.batch * options.training.accumulation,
         rate.steps,
         rate.warmup_steps
     );
-    let parameters: usize = text.parameters().iter().map(|parameter| parameter.tensor.numel()).sum();
+    let parameters: usize = problem.parameters().iter().map(|parameter| parameter.tensor.numel()).sum();
     println!(
         "{:.1} million parameters, on {device:?}.\n{}",
         parameters as f64 / 1e6,
-        text.memory(options).sentence()
+        problem.memory(options).sentence()
     );
     Ok(())
 }

@@ -34,17 +34,21 @@ impl Text {
     ///
     /// # Errors
     /// Whatever does not fit, before anything is trained.
-    pub fn open(options: &Options, device: Device) -> Result<(Text, Vec<String>)> {
+    pub fn open(
+        options: &Options,
+        data: &options::TextData,
+        device: Device,
+    ) -> Result<(Text, Vec<String>)> {
         let directory = Directory::open(&options.model)?;
         let longest = directory.config().max_length();
-        if options.data.max_length > longest {
+        if data.max_length > longest {
             return Err(Error::Option(format!(
                 "the model takes at most {longest} tokens: --max-length {longest}."
             )));
         }
         let tokenizer = TextTokenizer::open(directory.path())?;
         let Prepared { train, eval, labels, mut notes } =
-            read(&options.data, &directory, &tokenizer, options)?;
+            read(data, &directory, &tokenizer, options)?;
         let vocabulary = directory.config().vocabulary;
         let largest = train.tokens().largest_id().max(eval.tokens().largest_id());
         if usize::try_from(largest).map_or(true, |id| id >= vocabulary) {
@@ -52,9 +56,9 @@ impl Text {
                 "the tokenizer gives token {largest}, but the model knows {vocabulary}: they do not belong together."
             )));
         }
-        let metrics = options.data.metrics.clone();
+        let metrics = data.metrics.clone();
         for metric in &metrics {
-            score::suits(*metric, options.data.regression, labels.outputs())?;
+            score::suits(*metric, data.regression, labels.outputs())?;
         }
         let task = match &labels {
             Labels::Classes(names) => Task::Classes(names.clone()),
@@ -78,23 +82,6 @@ impl Text {
         Ok((Text { pretrained, config, train, eval, labels, metrics, device }, notes))
     }
 
-    /// The number of evaluation examples.
-    pub fn evaluation_examples(&self) -> usize {
-        self.eval.len()
-    }
-
-    /// The memory that training needs.
-    pub fn memory(&self, options: &Options) -> Need {
-        let tokens = self.train.tokens();
-        let batch = Batch {
-            examples: options.training.batch.min(tokens.len()),
-            length: (0..tokens.len()).map(|row| tokens.length(row)).max().unwrap_or(0),
-            on_gpu: self.device.is_cuda(),
-        };
-        let parameters = self.parameters().iter().map(|parameter| parameter.tensor.numel()).sum();
-        memory::need(options, self.pretrained.source().config(), parameters, batch)
-    }
-
     fn logits(&self, examples: &Examples, rows: &[usize], mode: Mode) -> Result<(Tensor, Tensor)> {
         let batch = examples.batch(rows, self.device)?;
         let mut lengths = rows.iter().map(|row| examples.tokens().length(*row));
@@ -111,7 +98,7 @@ impl Text {
 
 /// Reads the data by the columns that were named, or else by those that usual releases have.
 fn read(
-    data: &options::Data,
+    data: &options::TextData,
     directory: &Directory,
     tokenizer: &TextTokenizer,
     options: &Options,
@@ -149,7 +136,7 @@ fn read(
 }
 
 /// The columns to look for, in this order.
-fn columns(data: &options::Data) -> Vec<Columns> {
+fn columns(data: &options::TextData) -> Vec<Columns> {
     let column = |name: &str| Column::new(name);
     let known = data.preset.as_deref().and_then(Preset::named).map_or(&[][..], |preset| preset.columns);
     let mut all: Vec<Columns> = known
@@ -187,6 +174,21 @@ impl Problem for Text {
 
     fn examples(&self) -> usize {
         self.train.len()
+    }
+
+    fn evaluation_examples(&self) -> usize {
+        self.eval.len()
+    }
+
+    fn memory(&self, options: &Options) -> Need {
+        let tokens = self.train.tokens();
+        let batch = Batch {
+            examples: options.training.batch.min(tokens.len()),
+            length: (0..tokens.len()).map(|row| tokens.length(row)).max().unwrap_or(0),
+            on_gpu: self.device.is_cuda(),
+        };
+        let parameters = self.parameters().iter().map(|parameter| parameter.tensor.numel()).sum();
+        memory::need(options, self.pretrained.source().config(), parameters, batch)
     }
 
     fn loss(&self, examples: &[usize]) -> Result<Tensor> {

@@ -33,12 +33,17 @@ fn sentences(directory: &Path) -> PathBuf {
     path
 }
 
+fn text(options: &mut Options) -> &mut TextData {
+    let Data::Text(data) = &mut options.data;
+    data
+}
+
 fn options(directory: &Path, output: &str) -> Options {
     let train = sentences(directory);
     Options {
         model: minilm(),
         output: directory.join(output),
-        data: Data {
+        data: Data::Text(TextData {
             eval: Some(train.clone()),
             train,
             eval_fraction: 0.1,
@@ -51,7 +56,7 @@ fn options(directory: &Path, output: &str) -> Options {
             metrics: vec![MetricName::Accuracy, MetricName::Matthews],
             subsample: Subsample { ratio: 1.0, choice: Choice::First },
             max_length: 12,
-        },
+        }),
         balance: Balance {
             mapping: Mapping::Sigmoid { tau: 10.0 },
             gain: Gain::Fixed { below: 2.0, above: 1.0 },
@@ -218,11 +223,11 @@ fn what_cannot_be_done_is_said_before_any_work() {
         assert!(!dir.path().join("out").exists(), "{message}");
         message
     };
-    let message = refused(&|o| o.data.text = Some("body".to_owned()));
+    let message = refused(&|o| text(o).text = Some("body".to_owned()));
     assert!(message.contains("no column `body`") && message.contains("`text`"), "{message}");
-    let message = refused(&|o| o.data.labels = vec!["good".to_owned(), "bad".to_owned()]);
+    let message = refused(&|o| text(o).labels = vec!["good".to_owned(), "bad".to_owned()]);
     assert!(message.contains("positive"), "{message}");
-    let message = refused(&|o| o.data.max_length = 4096);
+    let message = refused(&|o| text(o).max_length = 4096);
     assert!(message.contains("--max-length 512"), "{message}");
     let message = refused(&|o| o.balance.exclude = vec!["decoder.*".to_owned()]);
     assert!(message.contains("--exclude") && message.contains("encoder.layer.0"), "{message}");
@@ -232,7 +237,7 @@ fn what_cannot_be_done_is_said_before_any_work() {
     assert!(message.contains("no run to resume"), "{message}");
     let message = refused(&|o| o.output = o.model.clone());
     assert!(message.contains("is the model itself"), "{message}");
-    let message = refused(&|o| o.data.metrics = vec![MetricName::Pearson]);
+    let message = refused(&|o| text(o).metrics = vec![MetricName::Pearson]);
     assert!(message.contains("pearson"), "{message}");
 }
 

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use evenkeel::Settings;
 use evenkeel::balance::{Decay, Gain, Mapping, Measure, Target};
 use evenkeel::rebalance::options::{
-    Balance, Choice, Data, Interval, Keep, Optimizer, OptimizerKind, Options, Rate, Sam, Stop, Subsample,
+    Balance, Choice, Data, Interval, Keep, Optimizer, OptimizerKind, Options, Rate, Sam, Stop, Subsample, TextData,
     Training,
 };
 use evenkeel::rebalance::presets::{Defaults, MetricName, PRESETS, Preset};
@@ -303,7 +303,7 @@ impl RebalanceOptions {
         Ok(Options {
             model: self.model.clone(),
             output: self.output.clone(),
-            data: self.data.resolve(preset, &defaults)?,
+            data: Data::Text(self.data.resolve(preset, &defaults)?),
             balance: self.balance.resolve(&self.fit, target.is_some())?,
             rate: self.optimizer.rate(&defaults)?,
             optimizer: self.optimizer.resolve(&defaults)?,
@@ -325,7 +325,7 @@ impl RebalanceOptions {
 }
 
 impl DataArgs {
-    fn resolve(&self, preset: Option<&Preset>, defaults: &Defaults) -> Result<Data> {
+    fn resolve(&self, preset: Option<&Preset>, defaults: &Defaults) -> Result<TextData> {
         let regression = self.regression || preset.is_some_and(|p| p.regression);
         if regression && !self.labels.is_empty() {
             bail!("--labels names classes, but a regression has none.");
@@ -344,7 +344,7 @@ impl DataArgs {
             Some(preset) if self.labels.is_empty() => preset.labels.iter().map(|l| (*l).to_owned()).collect(),
             _ => self.labels.clone(),
         };
-        Ok(Data {
+        Ok(TextData {
             train: self.train.clone(),
             eval: self.eval.clone(),
             eval_fraction: fraction("--eval-fraction", self.eval_fraction)?,

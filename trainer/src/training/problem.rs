@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use evenkeel::rebalance::options::Options;
 use evenkeel::source::ModelConfig;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::error::Result;
+use crate::memory::Need;
 
 /// A trained tensor of a model.
 #[derive(Debug)]
@@ -47,6 +49,12 @@ pub trait Problem {
 
     /// The number of training examples.
     fn examples(&self) -> usize;
+
+    /// The number of examples that an evaluation looks at.
+    fn evaluation_examples(&self) -> usize;
+
+    /// The memory that training with these options takes.
+    fn memory(&self, options: &Options) -> Need;
 
     /// The mean loss over some training examples, a scalar with its graph.
     ///
