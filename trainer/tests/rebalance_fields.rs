@@ -78,7 +78,7 @@ fn darcy_flow_is_learned() {
     let data = darcy();
     let run = format!("--init fno2d --modes 8 --train {data} --subsample 0.1 --epochs 8 --s 1 --output out");
     let said = place.run(&run, 0);
-    assert!(said.contains("fno2d, 209,") || said.contains("fno2d, 2"), "{said}");
+    assert!(said.contains("fno2d, 209377 parameters"), "{said}");
     let report = place.report("out");
     let (before, after) = (score(&report["before"], "nrmse"), score(&report["after"], "nrmse"));
     assert!(after < 0.6 * before && after < 0.5, "{before} {after}");
@@ -108,7 +108,8 @@ fn darcy_flow_is_learned() {
     for (step, record) in log.iter().enumerate().filter(|(step, _)| (step + 1) % 4 != 0) {
         assert_eq!(record["lag"].as_u64().unwrap(), step as u64 % 4);
         assert!(record["alpha_std"].as_f64().unwrap() > 0.0);
-        assert_eq!(record["rates"].as_array().unwrap().len(), 6);
+        // Not the first matrix, which has three eigenvalues here, nor the last one.
+        assert_eq!(record["rates"].as_array().unwrap().len(), 5);
     }
     assert!(report["alpha_std_before"].as_f64() != report["alpha_std_after"].as_f64());
     // The best state is the one with the smallest error.
@@ -265,7 +266,7 @@ fn what_does_not_fit_is_said_before_any_work() {
             vec!["flow1d.h5", "fewer than two"],
         ),
         (
-            format!("--init fno1d --modes 3 --train {} --initial-steps 2", fields("nan.h5")),
+            format!("--init fno1d --modes 3 --train {} --initial-steps 2 --test-samples 1", fields("nan.h5")),
             vec!["nan.h5", "NaN or infinity"],
         ),
         (format!("--init fno1d --modes 3 --train {}", fields("other.h5")), vec!["other.h5", "no dataset"]),
@@ -305,7 +306,7 @@ fn what_does_not_fit_is_said_before_any_work() {
             format!("--init fno1d --modes 4 --train {line} --initial-steps 3 --bf16"),
             vec!["--bf16 is for text models"],
         ),
-        (format!("model --train texts.jsonl --reduce-time 2"), vec!["--reduce-time is for fields"]),
+        ("model --train texts.jsonl --reduce-time 2".to_owned(), vec!["--reduce-time is for fields"]),
         (
             format!("--init unet2d --train {darcy} --subsample 0.0125 --batch 3"),
             vec!["last batch of an epoch has one example (10 in batches of 3)"],
@@ -333,4 +334,36 @@ fn a_plan_tells_sizes_and_memory() {
         assert!(said.contains(part), "{said}\nlacks: {part}");
     }
     assert!(!place.path("out").exists());
+}
+
+/// neuraloperator's sets as trajectories: Darcy flow as pairs, Burgers' equation from its first frame on.
+#[test]
+fn torch_files_are_trajectories() {
+    use evenkeel_trainer::fields::{Selection, open};
+    let read = |path: &str, samples: std::ops::Range<usize>, time_stride, space_stride| {
+        let source = open(Path::new(path)).unwrap();
+        let selection = Selection { samples, time_stride, space_stride, ..Selection::all(source.shape()) };
+        (source.shape().clone(), source.read(&selection).unwrap())
+    };
+    let (shape, numbers) = read(&darcy(), 3..5, 1, 1);
+    assert_eq!((shape.samples, shape.times, shape.grid), (1000, 2, vec![16, 16]));
+    assert_eq!(numbers.len(), 2 * 2 * 256);
+    let (coefficient, solution) = numbers[..512].split_at(256);
+    assert!(coefficient.iter().all(|x| *x == 0.0 || *x == 1.0) && coefficient.contains(&1.0));
+    assert!(solution.iter().any(|x| *x != 0.0 && *x != 1.0));
+    let burgers = fixtures().join("cache/neuralop/burgers_lowres.pt").display().to_string();
+    let (shape, numbers) = read(&burgers, 0..2, 1, 1);
+    assert_eq!((shape.samples, shape.times, shape.grid.as_slice()), (1200, 17, &[16][..]));
+    // Every fourth frame, every second point.
+    let (_, coarse) = read(&burgers, 1..2, 4, 2);
+    assert_eq!(coarse.len(), 5 * 8);
+    for (at, number) in coarse.iter().enumerate() {
+        assert_eq!(*number, numbers[17 * 16 + at / 8 * 4 * 16 + at % 8 * 2]);
+    }
+    let model = fixtures().join("trainer/operators/fno1d.pt");
+    let message = open(&model).map(|_| ()).unwrap_err().to_string();
+    assert!(
+        message.contains("fno1d.pt: it has neither `x` and `y`") && message.contains("conv0.weights1 4×4×3"),
+        "{message}"
+    );
 }
