@@ -59,19 +59,15 @@ impl Plan {
     /// [`Error::Setting`] where a pattern is none, or fits no unit.
     pub fn new(report: &Report, parameters: &[&str], options: &UnitOptions) -> Result<Plan> {
         let by_block = report.settings.granularity == "block";
-        let (mut units, of_parameter) = if by_block {
-            let family = report.checkpoint.architecture.as_deref();
-            let naming = Naming::new(parameters, family, report.settings.block_pattern.as_deref())?;
-            by_blocks(report, parameters, &naming)
-        } else {
-            by_layers(report, parameters)
-        };
+        let family = report.checkpoint.architecture.as_deref();
+        let naming = Naming::new(parameters, family, report.settings.block_pattern.as_deref())?;
+        let (mut units, of_parameter) =
+            if by_block { by_blocks(report, parameters, &naming) } else { by_layers(report, parameters) };
         for pattern in &options.exclude {
             exclude(&mut units, pattern)?;
         }
         if let (true, false, Some(last)) = (options.exclude_last, by_block, units.last_mut()) {
-            let in_block = |m: &Matrix| m.block.is_some() && last.matrices.contains(&m.name);
-            last.excluded = !report.matrices.iter().any(in_block);
+            last.excluded |= !last.tensors.iter().any(|tensor| naming.block_of(tensor).is_some());
         }
         Ok(Plan { units, of_parameter })
     }
