@@ -206,7 +206,7 @@ fn a_merged_model_computes_the_same_and_the_rest_keeps_its_bits() {
 /// The spectra of a model in training are those of its adapter on the disk, to the bit.
 #[test]
 fn spectra_are_those_of_analyze() {
-    let settings = evenkeel::Settings { min_eigenvalues: 4, ..evenkeel::Settings::default() };
+    let settings = evenkeel::Settings { min_eigenvalues: Some(4), ..evenkeel::Settings::default() };
     for (name, directory, task, lora) in cases() {
         for spectra in [LoraSpectra::Scaled, LoraSpectra::Unscaled] {
             let lora = Lora { spectra, ..lora.clone() };
