@@ -92,7 +92,7 @@ impl Pretrained {
             let parameter = names().find_map(|name| trained.get(name).copied());
             let bytes = || checkpoint.read(tensor, 0..tensor.elements);
             let all: Vec<&str> = names().collect();
-            let merged = self.merged(&all, || Ok(of_bytes(tensor, &bytes()?)?))?;
+            let merged = self.merged(&all, || of_bytes(tensor, &bytes()?))?;
             for name in names() {
                 let piece = match (parameter, &merged) {
                     (Some(parameter), _) => Piece::trained(&parameter.tensor, tensor.dtype)?,
