@@ -29,9 +29,7 @@ pub fn file(name: &str, content: &[u8]) {
 /// an adapter is another directory.
 pub fn directory(files: &[(&str, &[u8])], open: &str, adapter: Option<&str>) {
     for (name, content) in files {
-        let path = scratch().join(name);
-        std::fs::create_dir_all(path.parent().unwrap_or(scratch())).expect("a directory");
-        std::fs::write(path, content).expect("a file");
+        write(name, content);
     }
     let options = OpenOptions {
         // Both ways to read, decided by the input so that a finding can be repeated.
@@ -48,14 +46,14 @@ pub fn directory(files: &[(&str, &[u8])], open: &str, adapter: Option<&str>) {
 
 /// The arrays of an HDF5 file, every one read where it is small enough.
 pub fn arrays(content: &[u8]) {
-    let path = scratch().join("arrays.h5");
-    std::fs::write(&path, content).expect("a file");
+    let path = write("arrays.h5", content);
     let Ok(file) = Hdf5::open(&path) else { return };
     let names: Vec<String> = file.names().map(|(name, _)| name.to_owned()).collect();
     for name in names {
         let Ok(Some(array)) = file.array(&name) else { continue };
         let spans: Vec<Span> = array.shape().iter().map(|length| Span::every(1, 0..*length)).collect();
-        if array.shape().iter().product::<usize>() <= MAX_READ {
+        let elements = array.shape().iter().try_fold(1usize, |all, length| all.checked_mul(*length));
+        if elements.is_some_and(|elements| elements <= MAX_READ) {
             let _ = array.read(&spans);
         }
     }
@@ -118,6 +116,14 @@ pub fn replaced(original: &[u8], chosen: impl Fn(&str) -> bool, bytes: &[u8]) ->
 pub fn pair(bytes: &[u8]) -> (&[u8], &[u8]) {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     (&bytes[..end], bytes.get(end + 1..).unwrap_or_default())
+}
+
+/// Writes a file where all of them go, and gives its path.
+fn write(name: &str, content: &[u8]) -> PathBuf {
+    let path = scratch().join(name);
+    std::fs::create_dir_all(path.parent().unwrap_or(scratch())).expect("a directory");
+    std::fs::write(&path, content).expect("a file");
+    path
 }
 
 /// The directory of this process, in `$TMPDIR`: `cargo xtask fuzz` chooses one in memory.

@@ -7,7 +7,7 @@
 //! After the HDF Group's File Format Specification, version 3.0. The reader is stricter than the
 //! library: links lead only downwards and to each object once, so that a file is a tree; data may not
 //! overlap; what is refused is refused by name. All work is bounded by the file's length
-//! ([`image::Image`]). Checksums, which only newer headers have, are not verified.
+//! (image.rs). Checksums, which only newer headers have, are not verified.
 
 mod array;
 mod attribute;
