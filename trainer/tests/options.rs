@@ -190,7 +190,7 @@ fn memory_follows_from_the_sizes() {
     // And a head for two labels.
     let expected = 4.0 * (parameters + 2 * HIDDEN + 2) as f64 / 1e3;
     assert!((weights - expected).abs() < 0.06, "{weights} {expected}");
-    // The formula of memory.rs, for five tokens an example: layers, one layer's gradients, embeddings.
+    // The formula of memory/batch.rs, for five tokens an example: layers, one layer's gradients, embeddings.
     let (hidden, scores) = (HIDDEN as f64, 4.0 * 5.0);
     let token =
         3.0 * (10.0 * hidden + 4.0 * hidden + 3.0 * scores) + 3.0 * scores + 4.0 * hidden + 4.0 * hidden;
