@@ -10,20 +10,19 @@
 Runs that have their row are not made again. Standard library only.
 """
 import argparse
-import csv
 import json
-import math
 import os
 import shutil
 import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
+
+from runs import Rows, result, spread
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-ROWS = HERE / "films.csv"
 MODEL = ROOT / "fixtures" / "cache" / "minilm"
 TRAIN, TEST = (ROOT / "fixtures" / "cache" / "snippets" / f"films-{part}.jsonl" for part in ("train", "test"))
 
@@ -41,24 +40,7 @@ FIELDS = [
     "program", "set", "schedule", "seed", "start", "best", "last", "std_before", "std_after", "reached", "epochs", "steps",
     "seconds", "seconds_spectra",
 ]  # fmt: skip
-Row = Dict[str, str]
-
-
-def rows() -> List[Row]:
-    if not ROWS.exists():
-        return []
-    with ROWS.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def add(row: dict) -> None:
-    """One line at a time, so that runs side by side do not lose each other's."""
-    is_new = not ROWS.exists()
-    with ROWS.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerow({key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()})
+ROWS = Rows(HERE / "films.csv", FIELDS)
 
 
 def by_evenkeel(name: str, schedule: str, seed: int, options: argparse.Namespace) -> dict:
@@ -73,9 +55,7 @@ def by_evenkeel(name: str, schedule: str, seed: int, options: argparse.Namespace
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode not in (0, 1):
         sys.exit(f"{' '.join(command)}\n{done.stderr}")
-    report = json.loads((output / "report.json").read_text())
-    log = [json.loads(line) for line in (output / "training" / "log.jsonl").read_text().splitlines()]
-    evaluations = [line for line in log if line.get("scores")]
+    report, evaluations = result(output)
     score = lambda scores: scores[0]["value"]
     accuracies = [dict(line["scores"])["accuracy"] for line in evaluations]
     return {
@@ -93,12 +73,12 @@ def by_pytorch(name: str, schedule: str, seed: int, options: argparse.Namespace)
     arguments = [MODEL, TRAIN, TEST, ratio, epochs, batch, rate, SCHEDULES[schedule][1], seed, options.threads]
     command = [options.pytorch, str(HERE / "reference.py"), *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    result = json.loads(done.stdout)
-    start, *accuracies = result["accuracy"]
+    told = json.loads(done.stdout)
+    start, *accuracies = told["accuracy"]
     return {
-        "start": start, "best": max(accuracies), "last": accuracies[-1], "std_before": result["std"][0],
-        "std_after": result["std"][1], "reached": "", "epochs": len(accuracies), "steps": "",
-        "seconds": result["seconds"], "seconds_spectra": result["seconds_spectra"],
+        "start": start, "best": max(accuracies), "last": accuracies[-1], "std_before": told["std"][0],
+        "std_after": told["std"][1], "reached": "", "epochs": len(accuracies), "steps": "",
+        "seconds": told["seconds"], "seconds_spectra": told["seconds_spectra"],
     }  # fmt: skip
 
 
@@ -106,25 +86,19 @@ def run(options: argparse.Namespace) -> None:
     program = "pytorch" if options.pytorch else "evenkeel"
     work = by_pytorch if options.pytorch else by_evenkeel
     options.work.mkdir(parents=True, exist_ok=True)
-    known = {(row["program"], row["set"], row["schedule"], int(row["seed"])) for row in rows()}
+    known = {(row["program"], row["set"], row["schedule"], int(row["seed"])) for row in ROWS.read()}
     for seed in options.seeds or SEEDS:
         for schedule in options.schedules or SCHEDULES:
             key = (program, options.set, schedule, seed)
             if key in known or (options.pytorch and SCHEDULES[schedule][1] is None):
                 continue
             found = work(options.set, schedule, seed, options)
-            add(dict(zip(FIELDS, key)) | found)
+            ROWS.add(dict(zip(FIELDS, key)) | found)
             print(*key, f"{found['best']:.4f} {found['std_after']:.6f} {found['seconds']:.0f} s", flush=True)
 
 
-def spread(values: Iterable[float], digits: int) -> str:
-    values = list(values)
-    deviation = statistics.stdev(values) if len(values) > 1 else math.nan
-    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
-
-
 def table() -> None:
-    known = rows()
+    known = ROWS.read()
     for name in SETS:
         print(f"\n{name}\n\n| schedule | program | seeds | accuracy, best epoch | accuracy, last epoch | alpha STD | change | target reached |")
         print("|---|---|---|---|---|---|---|---|")

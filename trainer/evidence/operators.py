@@ -10,20 +10,18 @@ Darcy flow is neuraloperator's (fixtures/fetch.py); compressible flow is generat
 their row are not made again. Standard library only.
 """
 import argparse
-import csv
-import json
-import math
 import os
 import shutil
 import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, Iterable, List, NamedTuple
+from typing import Dict, List, NamedTuple
+
+from runs import Rows, result, spread
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-ROWS = HERE / "operators.csv"
 RELEASE = ROOT / "target" / "release"
 
 
@@ -61,24 +59,7 @@ FIELDS = [
     "set", "part", "schedule", "seed", "s", "epochs", "steps", "start", "best", "last", "pdebench", "std_before", "std_after",
     "seconds", "seconds_spectra",
 ]  # fmt: skip
-Row = Dict[str, str]
-
-
-def rows() -> List[Row]:
-    if not ROWS.exists():
-        return []
-    with ROWS.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def add(row: dict) -> None:
-    """One line at a time, so that runs side by side do not lose each other's."""
-    is_new = not ROWS.exists()
-    with ROWS.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerow({key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()})
+ROWS = Rows(HERE / "operators.csv", FIELDS)
 
 
 def called(command: List[str]) -> None:
@@ -105,9 +86,7 @@ def train(name: str, part: str, schedule: str, seed: int, options: argparse.Name
         "--epochs", str(epochs), "--batch", str(chosen.batch), "--seed", str(seed), "--threads", str(options.threads),
         "--quiet", "--output", str(output), *balance,
     ])  # fmt: skip
-    report = json.loads((output / "report.json").read_text())
-    log = [json.loads(line) for line in (output / "training" / "log.jsonl").read_text().splitlines()]
-    evaluations = [line for line in log if line.get("scores")]
+    report, evaluations = result(output)
     score = lambda scores, key: next(score["value"] for score in scores if score["name"] == key)
     return {
         "s": "0" if schedule == "uniform" else chosen.parts[part], "epochs": epochs, "steps": report["steps"],
@@ -120,7 +99,7 @@ def train(name: str, part: str, schedule: str, seed: int, options: argparse.Name
 
 def run(options: argparse.Namespace) -> None:
     options.work.mkdir(parents=True, exist_ok=True)
-    known = {(row["set"], row["part"], row["schedule"], int(row["seed"])) for row in rows()}
+    known = {(row["set"], row["part"], row["schedule"], int(row["seed"])) for row in ROWS.read()}
     for name in options.sets or SETS:
         prepare(SETS[name], options)
         for part in SETS[name].parts:
@@ -131,18 +110,12 @@ def run(options: argparse.Namespace) -> None:
                         continue
                     found = train(name, part, schedule, seed, options)
                     if not options.epochs:
-                        add(dict(zip(FIELDS, key)) | found)
+                        ROWS.add(dict(zip(FIELDS, key)) | found)
                     print(*key, f"nRMSE {found['best']:.5f}, alpha STD {found['std_after']:.4f}, {found['seconds']:.0f} s", flush=True)
 
 
-def spread(values: Iterable[float], digits: int) -> str:
-    values = list(values)
-    deviation = statistics.stdev(values) if len(values) > 1 else math.nan
-    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
-
-
 def table() -> None:
-    known = rows()
+    known = ROWS.read()
     print("| set | part | schedule | seeds | nRMSE, best epoch | nRMSE, last epoch | change of best | alpha STD before | after |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name, chosen in SETS.items():
