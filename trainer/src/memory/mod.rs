@@ -10,7 +10,8 @@
 //! rather than their sum, unless gradients of several batches are added up, or values are computed twice.
 //! Writing a state copies one file's tensors. Not counted: libtorch itself and the program (about 0.3 GB, of
 //! which 0.1 GB are its own), the data, the checkpoint that is read.
-//! fixtures/memory.py measures runs, to about a tenth.
+//! fixtures/memory.py measures runs: of MiniLM this is what they take, to about a tenth; of a small decoder half a
+//! gigabyte more (docs/rebalance.md).
 
 mod batch;
 
