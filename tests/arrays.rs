@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod common;
+#[path = "common/hdf5.rs"]
+mod hdf5;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -11,6 +13,7 @@ use std::time::Instant;
 use common::fixture;
 use evenkeel::Error;
 use evenkeel::source::hdf5::{Array, Hdf5, Span};
+use hdf5::damage;
 use proptest::prelude::*;
 
 /// The system's allocator, remembering the largest block that the test's own thread asked for.
@@ -175,21 +178,7 @@ proptest! {
     ) {
         let name = ["flow1d.h5", "flow1d_newer.h5", "flow2d.h5", "darcy.h5", "tensor.h5"][which];
         let mut bytes = std::fs::read(file(name)).unwrap();
-        let length = bytes.len() as u64;
-        for (position, value, how) in changes {
-            // Most of a file is zeros between its structures: the next byte that is none.
-            let at = position.index(bytes.len());
-            let at = (at..bytes.len()).find(|at| bytes[*at] != 0).unwrap_or(at);
-            let word = [u64::MAX, 1 << 63, 1 << 32, length - 8, u64::from(value) * 8, 0][how.min(5)];
-            match how {
-                6 => bytes[at] ^= 1 << (value % 8),
-                7 => bytes[at] = value,
-                _ => {
-                    let end = bytes.len().min(at + 8);
-                    bytes[at..end].copy_from_slice(&word.to_le_bytes()[..end - at]);
-                }
-            }
-        }
+        damage(&mut bytes, changes);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f.h5");
         std::fs::write(&path, &bytes).unwrap();

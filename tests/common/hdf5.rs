@@ -12,6 +12,25 @@ pub const LINK: u8 = 6;
 pub const LAYOUT: u8 = 8;
 pub const ATTRIBUTE: u8 = 12;
 
+/// Changes a file in some places, with what such files are hurt by most: where, a value, and how.
+pub fn damage(bytes: &mut [u8], changes: Vec<(proptest::sample::Index, u8, usize)>) {
+    let length = bytes.len() as u64;
+    for (position, value, how) in changes {
+        // Most of a file is zeros between its structures: the next byte that is none.
+        let at = position.index(bytes.len());
+        let at = (at..bytes.len()).find(|at| bytes[*at] != 0).unwrap_or(at);
+        let word = [u64::MAX, 1 << 63, 1 << 32, length - 8, u64::from(value) * 8, 0][how.min(5)];
+        match how {
+            6 => bytes[at] ^= 1 << (value % 8),
+            7 => bytes[at] = value,
+            _ => {
+                let end = bytes.len().min(at + 8);
+                bytes[at..end].copy_from_slice(&word.to_le_bytes()[..end - at]);
+            }
+        }
+    }
+}
+
 /// A file that grows; what is added is found at the address that comes back.
 pub struct File {
     pub bytes: Vec<u8>,

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::archive::{Member, archive};
 use super::common::fixture;
 use super::hdf5::{ATTRIBUTE, DATASPACE, File, LAYOUT, LINK, LINK_INFO, UNDEFINED};
-use super::hdf5::{contiguous, dataspace, f32s, link, message};
+use super::hdf5::{contiguous, damage, dataspace, f32s, link, message};
 use super::refusal::refused_bytes;
 
 const NAME: &str = "model.weights.h5";
@@ -277,21 +277,7 @@ proptest! {
     ) {
         let file = ["bfloat16.weights.h5", "latest.h5", "types.h5", "quantised.keras", "inner.keras"][file];
         let mut bytes = std::fs::read(fixture("keras").join(file)).unwrap();
-        let length = bytes.len() as u64;
-        for (position, value, how) in changes {
-            // Most of a file is zeros between its structures: the next byte that is none.
-            let at = position.index(bytes.len());
-            let at = (at..bytes.len()).find(|at| bytes[*at] != 0).unwrap_or(at);
-            let word = [u64::MAX, 1 << 63, 1 << 32, length - 8, u64::from(value) * 8, 0][how.min(5)];
-            match how {
-                6 => bytes[at] ^= 1 << (value % 8),
-                7 => bytes[at] = value,
-                _ => {
-                    let end = bytes.len().min(at + 8);
-                    bytes[at..end].copy_from_slice(&word.to_le_bytes()[..end - at]);
-                }
-            }
-        }
+        damage(&mut bytes, changes);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(file);
         std::fs::write(&path, &bytes).unwrap();

@@ -11,13 +11,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use evenkeel::Checkpoint;
 use evenkeel::balance::{Better, Measure, Plan, Spectra, UnitOptions};
 use evenkeel::rebalance::options::{Options, Request};
 use evenkeel::source::ModelConfig;
 use evenkeel_trainer::memory::Need;
 use evenkeel_trainer::rebalance::{base_rate, open, optimizer};
 use evenkeel_trainer::torch::load_cuda;
-use evenkeel_trainer::training::{self, Balancer, Finished, Parameter, Problem, Run, Score, Setting};
+use evenkeel_trainer::training::{self, Balancer, Finished, Parameter, Problem, Run, Score, Setting, Update};
 use tch::{Device, Tensor};
 
 /// A problem that is looked at before every step.
@@ -37,6 +38,18 @@ impl Problem for Shadow<'_> {
 
     fn config(&self) -> Option<ModelConfig> {
         self.problem.config()
+    }
+
+    fn buffers(&self) -> &[(String, Tensor)] {
+        self.problem.buffers()
+    }
+
+    fn updates(&self) -> &[Update] {
+        self.problem.updates()
+    }
+
+    fn weights(&self, only: Option<&[&str]>) -> evenkeel_trainer::Result<Checkpoint> {
+        self.problem.weights(only)
     }
 
     fn examples(&self) -> usize {

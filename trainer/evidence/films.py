@@ -5,7 +5,7 @@
     python3 trainer/evidence/films.py run small                        evenkeel: 1 % of the examples, 10 epochs
     python3 trainer/evidence/films.py run whole                        all of them, 3 epochs
     python3 trainer/evidence/films.py run small --pytorch PYTHON       the same by reference.py, with a Python that has torch
-    python3 trainer/evidence/films.py table                            the tables of docs/evidence.md
+    python3 trainer/evidence/films.py table                            the tables, in Markdown
 
 Runs that have their row are not made again. Standard library only.
 """

@@ -4,7 +4,7 @@
     cargo xtask setup && cargo xtask trainer
     python3 trainer/evidence/operators.py run              all of it: under two hours on two cores
     python3 trainer/evidence/operators.py run darcy        one set
-    python3 trainer/evidence/operators.py table            the table of docs/evidence.md
+    python3 trainer/evidence/operators.py table            the table, in Markdown
 
 Darcy flow is neuraloperator's (fixtures/fetch.py); compressible flow is generated first, by evenkeel-trainer. Runs that have
 their row are not made again. Standard library only.

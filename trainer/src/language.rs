@@ -64,7 +64,7 @@ impl Language {
         };
         if data.subsample.ratio != 1.0 {
             let Subsample { ratio, choice } = data.subsample;
-            train = select(&train, &choose(&kinds(&train), ratio, choice.into(), seed)?);
+            train = select(&train, &choose(&kinds(&train), ratio, choice, seed)?);
         }
         Language::new(options, &train, &eval, data.max_length, device)
     }

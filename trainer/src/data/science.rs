@@ -66,7 +66,7 @@ impl Science {
         };
         if data.subsample.ratio != 1.0 {
             let any = Targets::Values(vec![0.0; train.examples.len()]);
-            train = train.select(&choose(&any, data.subsample.ratio, data.subsample.choice.into(), seed)?);
+            train = train.select(&choose(&any, data.subsample.ratio, data.subsample.choice, seed)?);
         }
         let notes = [(&train, "training"), (&eval, "evaluation")].into_iter().filter_map(|(part, what)| {
             let pictures = part.pictures.iter().filter(|has| **has).count();

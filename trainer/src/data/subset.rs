@@ -1,34 +1,10 @@
 //! Which rows are used: a part of the training set, and a part held back for evaluation.
 
-use evenkeel::rebalance::options;
+pub use evenkeel::rebalance::options::Choice;
 
 use super::labels::Targets;
 use crate::error::{Error, Result};
 use crate::random::{Draws, Purpose};
-
-/// How a part of the rows is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Choice {
-    /// The first ones, as the paper's authors do.
-    First,
-    /// Any, by the seed.
-    Random,
-    /// Any, by the seed, with the classes in their proportions (regression: as `Random`).
-    Stratified,
-    /// Every k-th one from the first on, as the paper's authors do with fields; the part must be 1/k.
-    Stride,
-}
-
-impl From<options::Choice> for Choice {
-    fn from(choice: options::Choice) -> Choice {
-        match choice {
-            options::Choice::First => Choice::First,
-            options::Choice::Random => Choice::Random,
-            options::Choice::Stratified => Choice::Stratified,
-            options::Choice::Stride => Choice::Stride,
-        }
-    }
-}
 
 /// A part of the rows; see [`choose_of`].
 ///

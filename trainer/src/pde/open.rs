@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use evenkeel::rebalance::fields::Fields;
-use evenkeel::rebalance::options::{self, Options};
+use evenkeel::rebalance::options::{Options, Subsample};
 use evenkeel::text;
 use tch::Device;
 
 use super::{Pde, Rollout};
-use crate::data::subset::{Choice, choose_of};
+use crate::data::subset::choose_of;
 use crate::error::{Error, Result};
 use crate::fields::{self, Shape, Strides, Trajectories};
 use crate::operators::{Architecture, Config, Network, Source};
@@ -136,15 +136,10 @@ impl Start {
 }
 
 fn subsample(samples: Vec<usize>, data: &Fields, seed: u64) -> Result<Vec<usize>> {
-    let options::Subsample { ratio, choice } = data.subsample;
+    let Subsample { ratio, choice } = data.subsample;
     if ratio == 1.0 {
         return Ok(samples);
     }
-    let choice = match choice {
-        options::Choice::First => Choice::First,
-        options::Choice::Random | options::Choice::Stratified => Choice::Random,
-        options::Choice::Stride => Choice::Stride,
-    };
     let chosen = choose_of(samples.len(), None, ratio, choice, seed)?;
     Ok(chosen.into_iter().filter_map(|place| samples.get(place).copied()).collect())
 }

@@ -73,7 +73,7 @@ fn read(data: &TextData, form: Form, base: &Base, seed: u64) -> Result<Prepared>
             configured: &configured,
             regression: data.regression,
             ratio: data.subsample.ratio,
-            choice: data.subsample.choice.into(),
+            choice: data.subsample.choice,
             seed,
             max_length: data.max_length,
         };

@@ -73,7 +73,7 @@ fn read(data: &TextData, seed: u64) -> Result<(Questions, Questions)> {
         return Ok((train, eval));
     }
     let any = Targets::Values(vec![0.0; train.questions.len()]);
-    let rows = choose(&any, data.subsample.ratio, data.subsample.choice.into(), seed)?;
+    let rows = choose(&any, data.subsample.ratio, data.subsample.choice, seed)?;
     Ok((train.select(&rows), eval))
 }
 

@@ -7,7 +7,7 @@ use evenkeel::rebalance::options::{Choice, Subsample, TextData};
 use evenkeel::rebalance::presets::MetricName;
 use evenkeel_trainer::data::{
     Division, Examples, Labels, Layout, Prepared, PromptedExample, Questions, Science, Sources, Targets,
-    TextTokenizer, Windows, prepare, subset,
+    TextTokenizer, Windows, prepare,
 };
 use evenkeel_trainer::score::{Outputs, value as score};
 use evenkeel_trainer::text::Answers;
@@ -40,7 +40,7 @@ fn prepared(layout: Layout, train: &Path, eval: Option<&Path>) -> evenkeel_train
         configured: &[],
         regression: false,
         ratio: 1.0,
-        choice: subset::Choice::First,
+        choice: Choice::First,
         seed: 13,
         max_length: 64,
     };
