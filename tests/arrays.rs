@@ -13,7 +13,7 @@ use std::time::Instant;
 use common::fixture;
 use evenkeel::Error;
 use evenkeel::source::hdf5::{Array, Hdf5, Span};
-use hdf5::damage;
+use hdf5::{File, damage, f32s};
 use proptest::prelude::*;
 
 /// The system's allocator, remembering the largest block that the test's own thread asked for.
@@ -137,6 +137,22 @@ fn every_truncation_is_refused() {
             assert!(Hdf5::open(&path).is_err(), "{length} of {} bytes are accepted", whole.len());
         }
     }
+}
+
+#[test]
+fn an_array_without_elements_takes_no_memory() {
+    let mut content = File::new();
+    // A length of zero makes any other one cheap to claim.
+    let empty = content.dataset(&[1 << 20, 0, 1 << 10], f32s(), &[]);
+    let root = content.group(&[("tensor", empty)]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("empty.h5");
+    std::fs::write(&path, content.finish(root)).unwrap();
+    let array = Hdf5::open(&path).unwrap().array("tensor").unwrap().unwrap();
+    LARGEST.set(0);
+    assert!(array.read(&all(&array)).unwrap().is_empty());
+    assert!(LARGEST.get() < 1 << 12, "{} bytes were asked for at once", LARGEST.get());
+    assert!(array.read(&[Span::every(1, 0..1), Span::every(1, 0..1), Span::every(1, 0..1)]).is_err());
 }
 
 /// Reads everything that a file claims to have.

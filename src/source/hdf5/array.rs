@@ -196,6 +196,10 @@ impl Array {
                 text::shape(&self.shape)
             )));
         }
+        // Beside a length of zero another one costs the file nothing, and so bounds nothing here.
+        if counts.contains(&0) {
+            return Ok(Vec::new());
+        }
         // No larger than the shape's product, which was checked.
         let mut out = vec![0.0; counts.iter().product()];
         let parts: Vec<Vec<Part>> =
