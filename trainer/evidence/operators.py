@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> None:
     known = {(row["set"], row["part"], row["schedule"], int(row["seed"])) for row in ROWS.read()}
     for name in options.sets or SETS:
         prepare(SETS[name], options)
-        for part in SETS[name].parts:
+        for part in options.parts or SETS[name].parts:
             for seed in options.seeds or SEEDS:
                 for schedule in SCHEDULES:
                     key = (name, part, schedule, seed)
@@ -142,6 +142,7 @@ def main() -> None:
     runs = commands.add_parser("run", help="make the runs that have no row yet")
     runs.add_argument("sets", nargs="*", choices=[*SETS, []], metavar="SET", help="darcy, cfd1d, cfd2d [default: all]")
     runs.add_argument("--seeds", type=int, nargs="+")
+    runs.add_argument("--parts", nargs="+", help="of the training samples; with --threads 1 two halves can run side by side")
     runs.add_argument("--epochs", type=int, help="only try it: no row is written")
     runs.add_argument("--programs", type=Path, default=RELEASE, help="where evenkeel and evenkeel-trainer are")
     runs.add_argument("--work", type=Path, default=WORK, help="where the results lie")

@@ -14,10 +14,7 @@ use crate::data::{Column, Columns, Dialogues, Prompted, PromptedExample, Query, 
 use crate::error::{Error, Result};
 use crate::memory::{self, Batch, Need};
 use crate::model::{self, Pretrained, Task};
-use crate::training::{Mode, Parameter, Problem, Score, Update};
-
-/// Sequences of an evaluation batch: their numbers over the vocabulary are what takes memory.
-const EVALUATION_BATCH: usize = 16;
+use crate::training::{Mode, Parameter, Problem, Score, Update, evaluation_batch};
 
 /// A language model and its prompts.
 pub struct Language {
@@ -28,6 +25,8 @@ pub struct Language {
     /// The token that fills up shorter sequences.
     pad: u32,
     device: Device,
+    /// Sequences of an evaluation batch.
+    evaluated: usize,
 }
 
 /// The log-probabilities of an example's answer and of its candidates.
@@ -99,7 +98,8 @@ impl Language {
         let (pretrained, more) = base.load(options, &Task::Language, device)?;
         notes.extend(more);
         let (train, eval) = (train.examples, eval.examples);
-        Ok((Language { pretrained, config, train, eval, pad, device }, notes))
+        let evaluated = evaluation_batch(options.training.batch);
+        Ok((Language { pretrained, config, train, eval, pad, device, evaluated }, notes))
     }
 
     /// The logits of everything that is asked in some queries, asked × vocabulary, and the tokens asked for.
@@ -142,7 +142,7 @@ impl Language {
         // The longest first, so that little is filled up.
         queries.sort_by_key(|(_, query)| std::cmp::Reverse(query.input.len()));
         let (all, mut passed) = (queries.len(), 0);
-        for batch in queries.chunks(EVALUATION_BATCH) {
+        for batch in queries.chunks(self.evaluated) {
             let (examples, asked): (Vec<usize>, Vec<&Query>) = batch.iter().copied().unzip();
             let (logits, tokens) = self.logits(&asked, Mode::Evaluate)?;
             let probabilities = logits.f_log_softmax(-1, Kind::Float)?;
@@ -233,16 +233,20 @@ impl Problem for Language {
     }
 
     fn memory(&self, options: &Options) -> Need {
-        let learned = || self.train.iter().map(|example| &example.learned);
-        let examples = options.training.batch.min(self.train.len());
-        let batch = Batch {
-            examples,
-            length: learned().map(|query| query.input.len()).max().unwrap_or(0),
-            places: examples * learned().map(|query| query.asked.len()).max().unwrap_or(0),
-            on_gpu: self.device.is_cuda(),
+        let of = |queries: &[&Query], most: usize| {
+            let examples = most.min(queries.len());
+            Batch {
+                examples,
+                length: queries.iter().map(|query| query.input.len()).max().unwrap_or(0),
+                places: examples * queries.iter().map(|query| query.asked.len()).max().unwrap_or(0),
+                on_gpu: self.device.is_cuda(),
+            }
         };
+        let learned: Vec<&Query> = self.train.iter().map(|example| &example.learned).collect();
+        let evaluated: Vec<&Query> = self.eval.iter().flat_map(|example| &example.evaluated).collect();
+        let (learned, evaluated) = (of(&learned, options.training.batch), of(&evaluated, self.evaluated));
         let sizes = memory::Sizes::of(&self.pretrained);
-        memory::need(&options.optimizer, &options.training, &sizes, batch)
+        memory::need(&options.optimizer, &options.training, &sizes, learned, evaluated)
     }
 
     /// The mean over the tokens of the answers.

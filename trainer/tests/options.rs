@@ -170,8 +170,8 @@ fn a_target_decides_over_the_exit_code_and_is_drawn() {
     );
 }
 
-/// The numbers behind `a batch` and `weights` of a dry run, in kB.
-fn planned(place: &Place, more: &str) -> (f64, f64) {
+/// The numbers behind `a batch`, `evaluation` and `weights` of a dry run, in kB.
+fn planned(place: &Place, more: &str) -> [f64; 3] {
     let said = place.run("plan", &format!("{USUAL} --dry-run {more}"), 0);
     let kilobytes = |name: &str| -> f64 {
         let (_, rest) = said.split_once(name).unwrap();
@@ -179,13 +179,13 @@ fn planned(place: &Place, more: &str) -> (f64, f64) {
         let unit = if rest.starts_with("MB") { 1e3 } else { 1.0 };
         number.parse::<f64>().unwrap() * unit
     };
-    (kilobytes("a batch "), kilobytes("weights "))
+    ["a batch ", "of an evaluation ", "weights "].map(kilobytes)
 }
 
 #[test]
 fn memory_follows_from_the_sizes() {
     let place = Place::new().with_sentences();
-    let (eight, weights) = planned(&place, "--batch 8");
+    let [eight, evaluation, weights] = planned(&place, "--batch 8");
     let parameters: usize = tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
     // And a head for two labels.
     let expected = 4.0 * (parameters + 2 * HIDDEN + 2) as f64 / 1e3;
@@ -195,9 +195,13 @@ fn memory_follows_from_the_sizes() {
     let token =
         3.0 * (10.0 * hidden + 4.0 * hidden + 3.0 * scores) + 3.0 * scores + 4.0 * hidden + 4.0 * hidden;
     assert!((eight - 8.0 * 5.0 * 4.0 * token / 1e3).abs() < 0.06, "{eight}");
-    let (four, _) = planned(&place, "--batch 4");
+    // Four times as many where there are: 24 and 16 here.
+    let most = 24.0 * 5.0 * 4.0 * (4.0 * hidden + 4.0 * hidden) / 1e3;
+    assert!((evaluation - most).abs() < 0.06, "{evaluation} {most}");
+    let [four, fewer, _] = planned(&place, "--batch 4");
+    assert!((3.0 * fewer - 2.0 * evaluation).abs() < 0.2, "{fewer} {evaluation}");
     assert!((2.0 * four - eight).abs() < 0.2, "{four} {eight}");
-    let (checkpointed, _) = planned(&place, "--batch 8 --gradient-checkpointing");
+    let [checkpointed, ..] = planned(&place, "--batch 8 --gradient-checkpointing");
     assert!(checkpointed < 0.6 * eight, "{checkpointed} {eight}");
 }
 

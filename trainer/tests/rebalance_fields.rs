@@ -306,6 +306,10 @@ fn what_does_not_fit_is_said_before_any_work() {
             format!("--init fno1d --modes 4 --train {line} --initial-steps 3 --bf16"),
             vec!["--bf16 is for text models"],
         ),
+        (
+            format!("--init fno1d --modes 4 --train {line} --initial-steps 3 --lora 4"),
+            vec!["--lora is for text models", "flow1d.h5 holds fields"],
+        ),
         ("model --train texts.jsonl --reduce-time 2".to_owned(), vec!["--reduce-time is for fields"]),
         (
             format!("--init unet2d --train {darcy} --subsample 0.0125 --batch 3"),

@@ -37,8 +37,26 @@ struct Layer {
     transient: u64,
 }
 
+/// The bytes of a batch of an evaluation, of which one layer is there at a time: of a token the states
+/// before, within and after it, and either queries, keys and values or what stands between the halves.
+pub(super) fn evaluated(training: &Training, sizes: &Sizes, batch: Batch) -> u64 {
+    let config = sizes.config;
+    let (hidden, inner) = (config.hidden as u64, config.intermediate as u64);
+    let product = if training.bf16 { HALF } else { SINGLE };
+    let of_token = match &config.kind {
+        Kind::Encoder(_) => 4 * SINGLE * hidden + product * (3 * hidden).max(2 * inner),
+        Kind::Decoder(own) => {
+            let heads = config.heads as u64 * own.head as u64;
+            4 * SINGLE * hidden + product * (heads + (5 * heads).max(3 * inner))
+        }
+    };
+    // Numbers over the vocabulary, and their logarithms.
+    let head = batch.places as u64 * config.vocabulary as u64 * 2 * SINGLE;
+    batch.examples as u64 * batch.length as u64 * of_token + head
+}
+
 /// The bytes of a batch, forward and backward.
-pub(super) fn bytes(training: &Training, sizes: &Sizes, batch: Batch) -> u64 {
+pub(super) fn learned(training: &Training, sizes: &Sizes, batch: Batch) -> u64 {
     let config = sizes.config;
     let (hidden, layers) = (config.hidden as u64, config.layers as u64);
     let layer = match &config.kind {

@@ -8,12 +8,11 @@
 //!
 //! The gradients of weights grow while values are given back, so that a step needs the larger of the two
 //! rather than their sum, unless gradients of several batches are added up, or values are computed twice.
-//! Writing a state copies one file's tensors. Not counted: libtorch itself and the program (about 0.3 GB, of
-//! which 0.1 GB are its own), the data, the checkpoint that is read.
-//! fixtures/memory.py measures runs: of MiniLM this is what they take, to about a tenth; of a small decoder half a
-//! gigabyte more (docs/rebalance.md).
+//! Writing a state copies one file's tensors. Not counted: the data, and what is mapped from files (libtorch, the
+//! checkpoint that is read). fixtures/memory.py measures runs; docs/rebalance.md has what it found.
 
 mod batch;
+mod heap;
 
 use evenkeel::rebalance::options::{Optimizer, OptimizerKind, Training};
 use evenkeel::text::bytes as shown;
@@ -21,8 +20,11 @@ use evenkeel::text::bytes as shown;
 use crate::error::{Error, Result};
 use crate::model::{Config, Pretrained};
 
-/// Of so many bytes the allocator loses one, between those in use.
-const ALLOCATOR_LOSS: u64 = 20;
+pub use heap::give_back;
+
+/// What the program and libtorch take beside the files that they are mapped from (90 MB before there is a model), and
+/// what the allocator holds that nobody uses.
+const PROGRAM: u64 = 130_000_000;
 
 /// The bytes that a run needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub struct Need {
     pub optimizer: u64,
     /// What a batch takes, forward and backward.
     pub batch: u64,
+    /// What a batch of an evaluation takes.
+    pub evaluation: u64,
     /// Whether gradients are there while a batch passes forward.
     adds_up: bool,
     /// Copies that are made when a state is written.
@@ -88,14 +92,27 @@ impl<'a> Sizes<'a> {
     }
 }
 
-/// What a run of a text model of these sizes needs.
-pub fn need(optimizer: &Optimizer, training: &Training, sizes: &Sizes, batch: Batch) -> Need {
-    need_for(optimizer, training, sizes.learning, sizes.frozen, batch::bytes(training, sizes, batch))
+/// What a run of a text model of these sizes needs, with these batches of training and of evaluations.
+pub fn need(
+    optimizer: &Optimizer,
+    training: &Training,
+    sizes: &Sizes,
+    learned: Batch,
+    evaluated: Batch,
+) -> Need {
+    let batches = [batch::learned(training, sizes, learned), batch::evaluated(training, sizes, evaluated)];
+    need_for(optimizer, training, sizes.learning, sizes.frozen, batches)
 }
 
-/// What a run needs of whose model so many elements learn and so many bytes do not, and a batch of which takes so
-/// many bytes.
-pub fn need_for(optimizer: &Optimizer, training: &Training, learning: u64, frozen: u64, batch: u64) -> Need {
+/// What a run needs of whose model so many elements learn and so many bytes do not, and whose batches of training
+/// and of evaluations take so many bytes.
+pub fn need_for(
+    optimizer: &Optimizer,
+    training: &Training,
+    learning: u64,
+    frozen: u64,
+    [batch, evaluation]: [u64; 2],
+) -> Need {
     let learning = 4 * learning;
     let moments = match optimizer.kind {
         OptimizerKind::AdamW | OptimizerKind::Adam => 2 * learning,
@@ -108,6 +125,7 @@ pub fn need_for(optimizer: &Optimizer, training: &Training, learning: u64, froze
         gradients: learning,
         optimizer: moments + if optimizer.sam.is_some() { learning } else { 0 },
         batch,
+        evaluation,
         adds_up: training.accumulation > 1 || training.checkpointing,
         saving: learning.max(moments),
     }
@@ -122,19 +140,21 @@ impl Need {
     /// The most at any moment.
     pub fn peak(&self) -> u64 {
         let step = if self.adds_up { self.gradients + self.batch } else { self.gradients.max(self.batch) };
-        let used = self.weights + self.optimizer + step.max(self.saving);
-        used + used / ALLOCATOR_LOSS
+        let used = self.weights + self.optimizer + step.max(self.saving).max(self.evaluation);
+        PROGRAM + used
     }
 
     /// For people.
     pub fn sentence(&self) -> String {
         format!(
-            "Memory: about {}: weights {}, gradients {}, optimizer {}, a batch {} (not all at the same moment).",
+            "Memory: about {}: weights {}, gradients {}, optimizer {}, a batch {}, one of an evaluation {} (not all at \
+             the same moment).",
             shown(self.peak()),
             shown(self.weights),
             shown(self.gradients),
             shown(self.optimizer),
-            shown(self.batch)
+            shown(self.batch),
+            shown(self.evaluation)
         )
     }
 
@@ -212,14 +232,23 @@ fn field(text: &str, name: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const NEED: Need =
-        Need { weights: 100, gradients: 100, optimizer: 200, batch: 500, adds_up: false, saving: 200 };
+    const NEED: Need = Need {
+        weights: 100_000_000,
+        gradients: 100_000_000,
+        optimizer: 200_000_000,
+        batch: 500_000_000,
+        evaluation: 50_000_000,
+        adds_up: false,
+        saving: 200_000_000,
+    };
 
     #[test]
     fn gradients_and_a_batch_share_their_room() {
-        assert_eq!((NEED.fixed(), NEED.peak()), (400, 840));
-        assert_eq!(Need { adds_up: true, ..NEED }.peak(), 945);
-        assert_eq!(Need { batch: 10, ..NEED }.peak(), 525);
+        let peak = |need: Need| (need.peak() - PROGRAM) / 1_000_000;
+        assert_eq!((NEED.fixed(), peak(NEED)), (400_000_000, 800));
+        assert_eq!(peak(Need { adds_up: true, ..NEED }), 900);
+        assert_eq!(peak(Need { batch: 10, ..NEED }), 500);
+        assert_eq!(peak(Need { evaluation: 600_000_000, ..NEED }), 900);
     }
 
     const ADAMW: Optimizer = Optimizer {
@@ -265,27 +294,32 @@ mod tests {
             drops_inputs: true,
         };
         let batch = Batch { examples: 1, length: 256, places: 1, on_gpu: true };
+        let evaluated = Batch { examples: 4, places: 4, ..batch };
         let gigabytes = |need: Need| need.peak() as f64 / 1e9;
-        let small = need(&ADAMW, &training(true, true), &sizes(2), batch);
+        let small = need(&ADAMW, &training(true, true), &sizes(2), batch, evaluated);
         assert!(small.check(Some(24_000_000_000)).unwrap().is_none(), "{small:?}");
         assert!((13.5..15.5).contains(&gigabytes(small)), "{small:?}");
         // Weights in F32 do not fit, and without checkpointing a batch takes far more.
-        assert!(need(&ADAMW, &training(false, true), &sizes(4), batch).check(Some(24_000_000_000)).is_err());
-        let kept = need(&ADAMW, &training(true, false), &sizes(2), batch);
+        assert!(
+            need(&ADAMW, &training(false, true), &sizes(4), batch, evaluated)
+                .check(Some(24_000_000_000))
+                .is_err()
+        );
+        let kept = need(&ADAMW, &training(true, false), &sizes(2), batch, evaluated);
         assert!(kept.batch > 5 * small.batch, "{kept:?}");
     }
 
     #[test]
     fn what_cannot_fit_is_refused_and_what_may_not_fit_is_said() {
-        let message = NEED.check(Some(399)).unwrap_err().to_string();
-        for part in ["400", "399", "--optimizer adafactor"] {
+        let message = NEED.check(Some(399_000_000)).unwrap_err().to_string();
+        for part in ["400.0 MB", "399.0 MB", "--optimizer adafactor"] {
             assert!(message.contains(part), "{message}");
         }
-        let warning = NEED.check(Some(839)).unwrap().unwrap();
-        for part in ["840", "839", "--batch", "--max-length", "--gradient-checkpointing"] {
+        let warning = NEED.check(Some(929_000_000)).unwrap().unwrap();
+        for part in ["930.0 MB", "929.0 MB", "--batch", "--max-length", "--gradient-checkpointing"] {
             assert!(warning.contains(part), "{warning}");
         }
-        assert_eq!(NEED.check(Some(840)).unwrap(), None);
+        assert_eq!(NEED.check(Some(930_000_000)).unwrap(), None);
         assert_eq!(NEED.check(None).unwrap(), None);
     }
 

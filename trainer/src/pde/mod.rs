@@ -25,9 +25,6 @@ use errors::Errors;
 
 pub use rollout::Rollout;
 
-/// Samples of an evaluation batch.
-const EVALUATION_BATCH: usize = 32;
-
 /// An operator and its trajectories.
 pub struct Pde {
     network: Network,
@@ -37,6 +34,8 @@ pub struct Pde {
     /// Evaluation samples that are drawn at the end.
     pictures: usize,
     device: Device,
+    /// Samples of an evaluation batch.
+    evaluated: usize,
 }
 
 impl Pde {
@@ -46,7 +45,7 @@ impl Pde {
         let mut errors = Errors::new(self.rollout.initial(), shape.times, &shape.channels);
         let all: Vec<usize> = (0..self.eval.len()).collect();
         let mut passed = 0;
-        for places in all.chunks(EVALUATION_BATCH) {
+        for places in all.chunks(self.evaluated) {
             let frames = self.eval.batch(places)?;
             self.rollout.run(network, &frames, Mode::Evaluate, |time, next| {
                 errors.add(time, next, &frames.f_select(1, time as i64)?)
@@ -57,14 +56,13 @@ impl Pde {
         Ok(errors)
     }
 
-    /// Bytes that a batch of training takes: what the backward pass wants of every frame.
-    fn batch_bytes(&self, batch: usize) -> u64 {
+    /// Bytes that a batch takes of which this many frames are kept: for the backward pass all that are predicted.
+    fn batch_bytes(&self, batch: usize, kept: usize) -> u64 {
         let shape = self.train.shape();
         let points: usize = shape.grid.iter().product();
-        let predicted = self.rollout.predicted() as u64;
         // And the trajectories themselves.
         let frames = (shape.times * shape.channels.len() * points) as u64;
-        4 * batch as u64 * (predicted * values_kept(self.network.config(), points) + frames)
+        4 * batch as u64 * (kept as u64 * values_kept(self.network.config(), points) + frames)
     }
 }
 
@@ -118,8 +116,10 @@ impl Problem for Pde {
 
     fn memory(&self, options: &Options) -> Need {
         let parameters = self.parameters().iter().map(|parameter| parameter.tensor.numel() as u64).sum();
-        let batch = options.training.batch.min(self.train.len());
-        memory::need_for(&options.optimizer, &options.training, parameters, 0, self.batch_bytes(batch))
+        let batch = self.batch_bytes(options.training.batch.min(self.train.len()), self.rollout.predicted());
+        // Less than what training keeps of one frame is there at a time.
+        let evaluation = self.batch_bytes(self.evaluated.min(self.eval.len()), 1);
+        memory::need_for(&options.optimizer, &options.training, parameters, 0, [batch, evaluation])
     }
 
     fn loss(&self, examples: &[usize]) -> Result<Tensor> {

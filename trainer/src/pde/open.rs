@@ -12,6 +12,7 @@ use crate::data::subset::choose_of;
 use crate::error::{Error, Result};
 use crate::fields::{self, Shape, Strides, Trajectories};
 use crate::operators::{Architecture, Config, Network, Source};
+use crate::training::evaluation_batch;
 
 /// Frames that an operator is given unless something else is asked for: PDEBench's.
 const INITIAL: usize = 10;
@@ -76,7 +77,8 @@ impl Pde {
             shape.channels.join(", ")
         ));
         let rollout = Rollout::new(initial, shape.times, shape.channels.len(), &train.coordinates(), device)?;
-        Ok((Pde { network, train, eval, rollout, pictures: data.pictures, device }, notes))
+        let evaluated = evaluation_batch(options.training.batch);
+        Ok((Pde { network, train, eval, rollout, pictures: data.pictures, device, evaluated }, notes))
     }
 }
 

@@ -9,16 +9,15 @@ use crate::data::Examples;
 use crate::error::Result;
 use crate::memory::{self, Batch, Need};
 use crate::model::{self, Pretrained, Task};
-use crate::training::Mode;
-
-/// Examples of an evaluation batch: no gradients are kept, so that it may be larger than one of training.
-const EVALUATION_BATCH: usize = 64;
+use crate::training::{Mode, evaluation_batch};
 
 /// A model on its device.
 pub(super) struct Encoder {
     pub pretrained: Pretrained,
     pub config: Option<ModelConfig>,
     device: Device,
+    /// Examples of an evaluation batch.
+    evaluated: usize,
 }
 
 impl Encoder {
@@ -37,19 +36,21 @@ impl Encoder {
         let config = base.directory.checkpoint().config().cloned();
         let (pretrained, more) = base.load(options, task, device)?;
         notes.extend(more);
-        Ok(Encoder { pretrained, config, device })
+        let evaluated = evaluation_batch(options.training.batch);
+        Ok(Encoder { pretrained, config, device, evaluated })
     }
 
-    /// The memory that training on some examples needs.
-    pub fn memory(&self, examples: &Examples, options: &Options) -> Need {
-        let batch = Batch {
-            examples: options.training.batch.min(examples.len()) * examples.choices(),
+    /// The memory that training on some examples and evaluating on others needs.
+    pub fn memory(&self, train: &Examples, eval: &Examples, options: &Options) -> Need {
+        let batch = |examples: &Examples, most: usize| Batch {
+            examples: most.min(examples.len()) * examples.choices(),
             length: (0..examples.len()).map(|example| examples.length(example)).max().unwrap_or(0),
             places: 0,
             on_gpu: self.device.is_cuda(),
         };
+        let (learned, evaluated) = (batch(train, options.training.batch), batch(eval, self.evaluated));
         let sizes = memory::Sizes::of(&self.pretrained);
-        memory::need(&options.optimizer, &options.training, &sizes, batch)
+        memory::need(&options.optimizer, &options.training, &sizes, learned, evaluated)
     }
 
     /// What the model says of some examples, and what it should say.
@@ -85,7 +86,7 @@ impl Encoder {
         done: &mut dyn FnMut(usize, usize),
     ) -> Result<()> {
         let mut passed = 0;
-        for chosen in examples.by_length(EVALUATION_BATCH) {
+        for chosen in examples.by_length(self.evaluated) {
             let (found, _) = self.logits(examples, &chosen, Mode::Evaluate)?;
             let found = Vec::<f32>::try_from(
                 found.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_reshape([-1])?,

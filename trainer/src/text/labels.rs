@@ -150,7 +150,7 @@ impl Problem for Labelled {
     }
 
     fn memory(&self, options: &Options) -> Need {
-        self.encoder.memory(&self.train, options)
+        self.encoder.memory(&self.train, &self.eval, options)
     }
 
     fn loss(&self, examples: &[usize]) -> Result<Tensor> {

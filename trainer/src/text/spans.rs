@@ -125,7 +125,7 @@ impl Problem for Spans {
     }
 
     fn memory(&self, options: &Options) -> Need {
-        self.encoder.memory(&self.train.examples, options)
+        self.encoder.memory(&self.train.examples, &self.eval.examples, options)
     }
 
     fn loss(&self, examples: &[usize]) -> Result<Tensor> {

@@ -12,5 +12,5 @@ mod worker;
 
 pub use balancer::{Balancer, Setting, report};
 pub(crate) use problem::in_memory;
-pub use problem::{Mode, Parameter, Problem, Score, Update};
+pub use problem::{Mode, Parameter, Problem, Score, Update, evaluation_batch};
 pub use run::{Finished, INTERRUPTED, Run, Settings, steps_per_epoch};

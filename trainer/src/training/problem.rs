@@ -80,6 +80,12 @@ pub struct Score {
     pub better: Better,
 }
 
+/// Examples of an evaluation batch, beside batches of training of so many: more, as no gradients are kept, but not
+/// so many that somebody who made batches small for memory's sake runs out of it here.
+pub fn evaluation_batch(batch: usize) -> usize {
+    batch.saturating_mul(4).clamp(1, 64)
+}
+
 /// A model and its data.
 pub trait Problem {
     /// What is trained, always in the same order.

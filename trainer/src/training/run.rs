@@ -15,6 +15,7 @@ use super::problem::{Problem, Score};
 use super::progress::Bar;
 use super::state::{self, States};
 use crate::error::{Error, Result};
+use crate::memory::give_back;
 use crate::optimizer::{self, Optimizer};
 use crate::picture::{self, Heading};
 use crate::random::{order, reseed};
@@ -119,6 +120,7 @@ impl<'a> Run<'a> {
     ) -> Result<Run<'a>> {
         let bar = Bar::new(0, settings.rate.steps, settings.quiet);
         let before = problem.evaluate(&mut |done, of| bar.evaluating(done, of))?;
+        give_back();
         let Stop { target, patience, max_metric_drop } = *settings.stop;
         // A controller gets one chance to back off.
         let grace = u64::from(balancer.is_controlled());
@@ -316,7 +318,9 @@ impl<'a> Run<'a> {
         let std = self.balancer.alpha_std();
         record.alpha_std = std;
         record.alphas = self.balancer.alphas();
+        give_back();
         let scores = self.problem.evaluate(&mut |done, of| self.bar.evaluating(done, of))?;
+        give_back();
         record.scores = scores.iter().map(|score| (score.name.clone(), score.value)).collect();
         let metric = scores.first().map(|score| score.value);
         let Verdict { keep, stopped } = self.state.rule.observe(record.epoch, std, metric);
