@@ -1,7 +1,6 @@
 """What the scripts of evidence share: runs as rows of a file, and how they are told. Standard library only."""
 import csv
 import json
-import math
 import statistics
 from pathlib import Path
 from typing import Dict, Iterable, List, Tuple
@@ -39,7 +38,7 @@ def result(output: Path) -> Tuple[dict, List[dict]]:
 
 
 def spread(values: Iterable[float], digits: int) -> str:
-    """Mean and standard deviation."""
+    """Mean and standard deviation; of one run there is none."""
     values = list(values)
-    deviation = statistics.stdev(values) if len(values) > 1 else math.nan
-    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean

@@ -18,7 +18,7 @@ use tch::{Device, Tensor};
 
 use crate::error::Result;
 use crate::fields::Trajectories;
-use crate::memory::{self, Need};
+use crate::memory::{self, Need, Parts};
 use crate::operators::{Architecture, Config, Network, Source};
 use crate::training::{Mode, Parameter, Problem, Score};
 use errors::Errors;
@@ -115,11 +115,19 @@ impl Problem for Pde {
     }
 
     fn memory(&self, options: &Options) -> Need {
-        let parameters = self.parameters().iter().map(|parameter| parameter.tensor.numel() as u64).sum();
+        let parameters: u64 = self.parameters().iter().map(|p| p.tensor.numel() as u64).sum();
         let batch = self.batch_bytes(options.training.batch.min(self.train.len()), self.rollout.predicted());
         // Less than what training keeps of one frame is there at a time.
         let evaluation = self.batch_bytes(self.evaluated.min(self.eval.len()), 1);
-        memory::need_for(&options.optimizer, &options.training, parameters, 0, [batch, evaluation])
+        let parts = Parts {
+            learning: 4 * parameters,
+            frozen: 0,
+            batch,
+            evaluation,
+            program: memory::PROGRAM,
+            is_repeated: self.rollout.predicted() > 1,
+        };
+        memory::need_for(&options.optimizer, &options.training, parts)
     }
 
     fn loss(&self, examples: &[usize]) -> Result<Tensor> {
