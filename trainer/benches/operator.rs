@@ -1,5 +1,5 @@
 //! One training step of the paper's FNO on two-dimensional compressible flow, forward through all frames and
-//! backward, without an optimizer: `operator.py` beside it measures the same in PyTorch. Prints the times of each
+//! backward, without an optimizer: `operator_pytorch.py` beside it measures the same in PyTorch. Prints the times of each
 //! step in milliseconds, sorted.
 //!
 //! Arguments: threads, steps, points along each axis.
@@ -20,6 +20,7 @@ const CHANNELS: usize = 4;
 const INITIAL: usize = 10;
 
 fn main() -> anyhow::Result<()> {
+    evenkeel_trainer::memory::settle();
     load_cuda();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let number = |at: usize, default: i32| arguments.get(at).map_or(Ok(default), |text| text.parse());

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The figures of docs/rebalance.md, "Speed": speed.py PYTHON [THREADS], with a PYTHON that has torch and transformers.
+"""The figures of docs/evidence.md, "Speed": speed.py PYTHON [THREADS], with a PYTHON that has torch and transformers.
 
 A training step of MiniLM and one of an FNO beside PyTorch's eager step, in turns; what spectra cost with --spectra-interval auto, 1 % of the film
 snippets, 10 epochs; and how far alphas in use are off in a run whose alphas move far (s = 12). After `cargo xtask setup` and
@@ -42,7 +42,7 @@ def steps(name: str, program: str, python: str, arguments: list) -> None:
     ratios = []
     for _ in range(ROUNDS):
         ours = statistics.median(times([program, *arguments]))
-        theirs = statistics.median(times([python, str(HERE / f"{name}.py"), *arguments]))
+        theirs = statistics.median(times([python, str(HERE / f"{name}_pytorch.py"), *arguments]))
         ratios.append(ours / theirs)
         print(f"{name} {arguments}: {ours:.1f} ms, PyTorch {theirs:.1f} ms, ratio {ours / theirs:.3f}", flush=True)
     print(f"{name} {arguments}: ratio {statistics.median(ratios):.3f} (median of {ROUNDS})", flush=True)

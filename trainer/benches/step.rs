@@ -1,4 +1,4 @@
-//! One training step, forward and backward, without an optimizer: `step.py` beside it measures the same in
+//! One training step, forward and backward, without an optimizer: `step_pytorch.py` beside it measures the same in
 //! PyTorch. Prints the times of each step in milliseconds, sorted.
 //!
 //! Arguments: the model's directory, threads, steps, `recompute`, `bf16`.
@@ -16,6 +16,7 @@ const EXAMPLES: i64 = 16;
 const LENGTH: i64 = 64;
 
 fn main() -> anyhow::Result<()> {
+    evenkeel_trainer::memory::settle();
     load_cuda();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let number = |at: usize, default: i32| arguments.get(at).map_or(Ok(default), |text| text.parse());

@@ -38,8 +38,10 @@ impl Scale {
             all.filter(|tick| (low..=high).contains(tick)).collect()
         };
         // As few as tell something.
-        let ticks = [&[1.0][..], &[1.0, 3.0], &[1.0, 2.0, 5.0]].map(within);
-        let ticks = ticks.iter().find(|ticks| ticks.len() >= 3).unwrap_or(&ticks[2]).clone();
+        const STEPS: [&[f64]; 4] =
+            [&[1.0], &[1.0, 3.0], &[1.0, 2.0, 5.0], &[1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]];
+        let ticks = STEPS.map(within);
+        let ticks = ticks.iter().find(|ticks| ticks.len() >= 3).unwrap_or(&ticks[3]).clone();
         Some(Scale { low, high, ticks, logarithmic: true })
     }
 
@@ -54,7 +56,9 @@ impl Scale {
     pub fn label(&self, tick: f64) -> String {
         if self.logarithmic {
             let exponent = (tick + 1e-9).floor();
-            return format!("{:.0}e{exponent:.0}", 10f64.powf(tick - exponent));
+            let factor = 10f64.powf(tick - exponent);
+            let digits = usize::from((factor - factor.round()).abs() > 1e-6);
+            return format!("{factor:.digits$}e{exponent:.0}");
         }
         let apart = match self.ticks.as_slice() {
             [first, second, ..] => second - first,
@@ -138,7 +142,7 @@ mod tests {
         let scale = Scale::logarithmic([1e-6, 4e-5, 0.0].into_iter()).unwrap();
         assert_eq!(labels(&scale), ["1e-6", "3e-6", "1e-5", "3e-5"]);
         let scale = Scale::logarithmic([1.5e-5, 2.5e-5].into_iter()).unwrap();
-        assert_eq!(labels(&scale), ["2e-5"]);
+        assert_eq!(labels(&scale), ["1.5e-5", "2e-5", "2.5e-5", "3e-5"]);
     }
 
     #[test]

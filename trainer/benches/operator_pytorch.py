@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The same steps as operator.rs, by PyTorch: operator.py [THREADS] [STEPS] [POINTS]."""
+"""The same steps as operator.rs, by PyTorch: operator_pytorch.py [THREADS] [STEPS] [POINTS]."""
 import sys
 import time
 from pathlib import Path
