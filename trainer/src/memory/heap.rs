@@ -13,10 +13,10 @@ const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 /// Longer than a step: what one step frees the next one asks for, and new pages cost a sixth of its time.
 const MILLISECONDS: std::ffi::c_long = 1000;
 
-/// Settles how long freed memory is kept. Before anything else, and before other threads.
+/// Settles how long freed memory is kept, unless MIMALLOC_PURGE_DELAY says. Before anything else, and before other threads.
 pub fn settle() {
     // SAFETY: two numbers, of an option that there is; nobody reads it at the same time.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, MILLISECONDS) };
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, MILLISECONDS) };
 }
 
 /// Gives back what is free: for the borders of evaluations.
