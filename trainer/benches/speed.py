@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The figures of docs/evidence.md, "Speed": speed.py PYTHON [THREADS], with a PYTHON that has torch and transformers.
+"""How fast training is: speed.py PYTHON [THREADS], with a PYTHON that has torch and transformers.
 
 A training step of MiniLM and one of an FNO beside PyTorch's eager step, in turns; what spectra cost with --spectra-interval auto, 1 % of the film
 snippets, 10 epochs; and how far alphas in use are off in a run whose alphas move far (s = 12). After `cargo xtask setup` and

@@ -2,7 +2,7 @@
 """Train neural operators on parts of small data sets with and without TempBalance; every run is a row of operators.csv.
 
     cargo xtask setup && cargo xtask trainer
-    python3 trainer/evidence/operators.py run              all of it: under two hours on two cores
+    python3 trainer/evidence/operators.py run              all of it: about two hours on two cores
     python3 trainer/evidence/operators.py run darcy        one set
     python3 trainer/evidence/operators.py table            the table, in Markdown
 
