@@ -1,8 +1,8 @@
-//! One training step of the paper's FNO on two-dimensional compressible flow, forward through all frames and
+//! One training step of the paper's FNO, or of its UNet, on two-dimensional compressible flow, forward through all frames and
 //! backward, without an optimizer: `operator_pytorch.py` beside it measures the same in PyTorch. Prints the times of each
 //! step in milliseconds, sorted.
 //!
-//! Arguments: threads, steps, points along each axis.
+//! Arguments: threads, steps, points along each axis, `fno2d` or `unet2d`.
 
 use std::time::Instant;
 
@@ -20,14 +20,15 @@ const CHANNELS: usize = 4;
 const INITIAL: usize = 10;
 
 fn main() -> anyhow::Result<()> {
-    evenkeel_trainer::memory::settle();
+    evenkeel_trainer::memory::settle(false);
     load_cuda();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let number = |at: usize, default: i32| arguments.get(at).map_or(Ok(default), |text| text.parse());
     tch::set_num_threads(number(0, 1)?);
     let (steps, points) = (number(1, 10)?, i64::from(number(2, 64)?));
     let device = Device::cuda_if_available();
-    let init = Init { kind: OperatorKind::Fno2d, width: 20, modes: 12, features: 32, levels: 4 };
+    let kind = arguments.get(3).and_then(|name| OperatorKind::named(name)).unwrap_or(OperatorKind::Fno2d);
+    let init = Init { kind, width: 20, modes: 12, features: 32, levels: 4 };
     let config = Config::new(&init, INITIAL * CHANNELS, CHANNELS);
     let network = Network::random(config, 13, device)?;
     let axis: Vec<f32> = (0..points).map(|point| point as f32 / points as f32).collect();

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The same steps as operator.rs, by PyTorch: operator_pytorch.py [THREADS] [STEPS] [POINTS]."""
+"""The same steps as operator.rs, by PyTorch: operator_pytorch.py [THREADS] [STEPS] [POINTS] [fno2d|unet2d]."""
 import sys
 import time
 from pathlib import Path
@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "fixtures"))
 
 import torch
 from torch.nn import functional as F
-from trainer_operators import FNO, roll_out
+from trainer_operators import FNO, UNet, roll_out
 
 EXAMPLES, FRAMES, CHANNELS, INITIAL = 4, 21, 4, 10
 
@@ -18,7 +18,9 @@ def main() -> None:
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(13)
-    model = FNO(2, INITIAL * CHANNELS, CHANNELS, 20, 12).to(device)
+    kind, inputs = sys.argv[4] if len(sys.argv) > 4 else "fno2d", INITIAL * CHANNELS
+    model = FNO(2, inputs, CHANNELS, 20, 12) if kind == "fno2d" else UNet(2, inputs, CHANNELS, 32, 4)
+    model.to(device)
     count = EXAMPLES * FRAMES * points * points * CHANNELS
     frames = (torch.arange(count, dtype=torch.float32, device=device) * 0.37).sin()
     frames = frames.view(EXAMPLES, FRAMES, points, points, CHANNELS)

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """How fast training is: speed.py PYTHON [THREADS], with a PYTHON that has torch and transformers.
 
-A training step of MiniLM and one of an FNO beside PyTorch's eager step, in turns; what spectra cost with --spectra-interval auto, 1 % of the film
-snippets, 10 epochs; and how far alphas in use are off in a run whose alphas move far (s = 12). After `cargo xtask setup` and
-`cargo xtask trainer`, with nothing else running.
+A training step of MiniLM, with sentences of four lengths (a fifth of such a batch is filling) and of one, and a step of an FNO and of a UNet,
+beside PyTorch's eager step, in turns; what spectra cost with --spectra-interval auto, 1 % of the film snippets, 10 epochs; and how
+far alphas in use are off in a run whose alphas move far (s = 12). After `cargo xtask setup` and `cargo xtask trainer`, with
+nothing else running.
 """
 import os
 import re
@@ -74,8 +75,10 @@ def main() -> None:
     python, threads = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else str(os.cpu_count())
     environment = {**os.environ, "LIBTORCH": libtorch()}
     step, operator, spectra_program = [build(name, environment) for name in ("step", "operator", "spectra")]
-    steps("step", step, python, [str(CACHE / "minilm"), threads, "15"])
-    steps("operator", operator, python, [threads, "8", "64"])
+    for lengths in ([], ["even"]):
+        steps("step", step, python, [str(CACHE / "minilm"), threads, "15", *lengths])
+    for kind in ("fno2d", "unet2d"):
+        steps("operator", operator, python, [threads, "8", "64", kind])
     spectra(spectra_program, threads)
 
 

@@ -1,7 +1,7 @@
 //! One training step, forward and backward, without an optimizer: `step_pytorch.py` beside it measures the same in
 //! PyTorch. Prints the times of each step in milliseconds, sorted.
 //!
-//! Arguments: the model's directory, threads, steps, `recompute`, `bf16`.
+//! Arguments: the model's directory, threads, steps, `even` (all examples as long as the longest), `recompute`, `bf16`.
 
 use std::path::Path;
 use std::time::Instant;
@@ -16,7 +16,7 @@ const EXAMPLES: i64 = 16;
 const LENGTH: i64 = 64;
 
 fn main() -> anyhow::Result<()> {
-    evenkeel_trainer::memory::settle();
+    evenkeel_trainer::memory::settle(false);
     load_cuda();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let number = |at: usize, default: i32| arguments.get(at).map_or(Ok(default), |text| text.parse());
@@ -40,7 +40,7 @@ fn main() -> anyhow::Result<()> {
     let mask = Tensor::arange(LENGTH, (Kind::Int64, device)).f_unsqueeze(0)?.f_lt_tensor(&lengths)?;
     let batch = Batch {
         ids,
-        mask: Some(mask.f_to_kind(Kind::Int64)?),
+        mask: (!has("even")).then(|| mask.f_to_kind(Kind::Int64)).transpose()?,
         token_types: Some(Tensor::zeros([EXAMPLES, LENGTH], (Kind::Int64, device))),
         places: None,
         words: None,

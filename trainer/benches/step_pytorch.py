@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""One training step of PyTorch's eager mode, as benches/step.rs measures ours: DIRECTORY [THREADS] [STEPS] [bf16]."""
+"""One training step of PyTorch's eager mode, as benches/step.rs measures ours: DIRECTORY [THREADS] [STEPS] [even] [bf16]."""
 import os
 import sys
 import time
@@ -16,8 +16,8 @@ EXAMPLES, LENGTH = 16, 64
 
 
 def main():
-    words = [word for word in sys.argv[1:] if word not in ("bf16",)]
-    bf16 = "bf16" in sys.argv
+    words = [word for word in sys.argv[1:] if word not in ("bf16", "even")]
+    bf16, even = "bf16" in sys.argv, "even" in sys.argv
     torch.set_num_threads(int(words[1]) if len(words) > 1 else 1)
     steps = int(words[2]) if len(words) > 2 else 15
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -33,7 +33,7 @@ def main():
         start = time.perf_counter()
         model.zero_grad(set_to_none=True)
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
-            logits = model(input_ids=ids, attention_mask=mask, token_type_ids=kinds).logits
+            logits = model(input_ids=ids, attention_mask=None if even else mask, token_type_ids=kinds).logits
         torch.nn.functional.cross_entropy(logits.float(), targets).backward()
         if device == "cuda":
             torch.cuda.synchronize()

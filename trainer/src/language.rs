@@ -105,21 +105,24 @@ impl Language {
     /// The logits of everything that is asked in some queries, asked × vocabulary, and the tokens asked for.
     fn logits(&self, queries: &[&Query], mode: Mode) -> Result<(Tensor, Tensor)> {
         let length = queries.iter().map(|query| query.input.len()).max().unwrap_or(0);
-        let mut ids = Vec::with_capacity(queries.len() * length);
+        let room = queries.len() * length;
+        let (mut ids, mut mask) = (Vec::with_capacity(room), Vec::with_capacity(room));
         let (mut places, mut tokens) = (Vec::new(), Vec::new());
         for (row, query) in queries.iter().enumerate() {
             ids.extend(query.input.iter().map(|id| i64::from(*id)));
+            mask.resize(ids.len(), 1_i64);
             ids.resize((row + 1) * length, i64::from(self.pad));
+            mask.resize(ids.len(), 0);
             for asked in &query.asked {
                 places.push((row * length + asked.place) as i64);
                 tokens.push(i64::from(asked.token));
             }
         }
         let shape = [queries.len() as i64, length as i64];
+        let tensor = |values: &[i64]| Tensor::f_from_slice(values)?.f_reshape(shape)?.f_to(self.device);
         let batch = model::Batch {
-            ids: Tensor::f_from_slice(&ids)?.f_reshape(shape)?.f_to(self.device)?,
-            // No token looks at what comes after it, and that is where shorter ones are filled up.
-            mask: None,
+            ids: tensor(&ids)?,
+            mask: mask.contains(&0).then(|| tensor(&mask)).transpose()?,
             token_types: None,
             words: None,
             places: Some(Tensor::f_from_slice(&places)?.f_to(self.device)?),

@@ -17,6 +17,7 @@ use crate::pde::Pde;
 use crate::picture;
 use crate::summary::{self, Summary};
 use crate::text;
+use crate::torch;
 use crate::training::{self, Balancer, Finished, Parameter, Problem, Run, Setting, steps_per_epoch};
 
 /// Does what the options ask for; whether the target was reached, or none was given.
@@ -36,6 +37,11 @@ pub fn rebalance(options: &Options) -> Result<bool> {
     for note in &notes {
         eprintln!("{note}");
     }
+    if options.training.bf16 && !device.is_cuda() && !torch::has_bf16_kernels() {
+        eprintln!(
+            "This processor has no AVX-512: with --bf16 a step takes less memory here, and many times as long as without it."
+        );
+    }
     let need = problem.memory(options);
     // What the model takes already is there for it. What a GPU has left, nobody is asked.
     let available =
@@ -48,6 +54,7 @@ pub fn rebalance(options: &Options) -> Result<bool> {
     if let Some(warning) = warning {
         eprintln!("{warning}");
     }
+    memory::settle(need.is_tight(available));
     let rate = base_rate(options, problem.examples());
     // Of the weights as they are read: a resumed run compares with the same start.
     let before = training::report(problem, &balance)?;

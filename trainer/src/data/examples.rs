@@ -20,8 +20,6 @@ pub struct Examples {
     about: Vec<About>,
     /// The token that fills up shorter rows.
     pad: u32,
-    /// The length of a batch is a multiple of this.
-    multiple: usize,
 }
 
 /// Some examples as tensors; B rows, as long as the longest of them (L). An example that is a choice has
@@ -30,8 +28,8 @@ pub struct Examples {
 pub struct Batch {
     /// \[B, L\], i64: tokens, then the filling token.
     pub ids: Tensor,
-    /// \[B, L\], i64: 1 for a token, 0 for filling.
-    pub mask: Tensor,
+    /// \[B, L\], i64: 1 for a token, 0 for filling; `None` where nothing is filled up.
+    pub mask: Option<Tensor>,
     /// \[B, L\], i64: 1 for tokens of the second text. For models without token types to ignore.
     pub types: Tensor,
     /// \[B, 2, L\], f32: what makes the mean of each marked word's states, where words are marked.
@@ -58,7 +56,7 @@ impl Examples {
             let (rows, labels) = (tokens.len(), targets.len());
             return Err(Error::Option(format!("there are {rows} texts, but {labels} labels.")));
         }
-        Ok(Examples { tokens, targets, choices, about: Vec::new(), pad, multiple: 1 })
+        Ok(Examples { tokens, targets, choices, about: Vec::new(), pad })
     }
 
     /// Says which examples are about the same; none, or as many as there are examples.
@@ -76,12 +74,6 @@ impl Examples {
     /// How many rows of tokens an example has.
     pub fn choices(&self) -> usize {
         self.choices
-    }
-
-    /// Fills up every batch to a multiple of a length, which suits some GPUs.
-    pub fn padded_to_multiple_of(mut self, multiple: usize) -> Examples {
-        self.multiple = multiple.max(1);
-        self
     }
 
     /// The number of examples.
@@ -102,14 +94,6 @@ impl Examples {
     /// The number of tokens of an example's longest row.
     pub fn length(&self, example: usize) -> usize {
         self.rows(example).map(|row| self.tokens.length(row)).max().unwrap_or_default()
-    }
-
-    /// Whether all rows of some examples have the same length.
-    pub fn are_even(&self, examples: &[usize]) -> bool {
-        let mut lengths =
-            examples.iter().flat_map(|example| self.rows(*example)).map(|row| self.tokens.length(row));
-        let first = lengths.next();
-        lengths.all(|length| Some(length) == first)
     }
 
     /// The tokens.
@@ -139,8 +123,7 @@ impl Examples {
             let reason = format!("there is no example {beyond}: there are {}.", self.len());
             return Err(Error::Option(reason));
         }
-        let longest = examples.iter().map(|example| self.length(*example)).max().unwrap_or_default();
-        let length = longest.next_multiple_of(self.multiple);
+        let length = examples.iter().map(|example| self.length(*example)).max().unwrap_or_default();
         let rows: Vec<usize> = examples.iter().flat_map(|example| self.rows(*example)).collect();
         let room = rows.len() * length;
         let (mut ids, mut mask, mut types) =
@@ -164,7 +147,7 @@ impl Examples {
         debug_assert!(matches!(labels.kind(), Kind::Int64 | Kind::Float));
         Ok(Batch {
             ids: tensor(&ids)?,
-            mask: tensor(&mask)?,
+            mask: mask.contains(&0).then(|| tensor(&mask)).transpose()?,
             types: tensor(&types)?,
             words: self.means(&rows, length)?.map(|means| means.f_to(device)).transpose()?,
             labels: labels.f_to(device)?,

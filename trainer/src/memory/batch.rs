@@ -1,4 +1,5 @@
-//! What a batch takes: for each layer the values of a token that the backward pass wants.
+//! What a batch takes: for each layer the values of a token that the backward pass wants. Examples count as if all were as
+//! long as the longest, though layers are spared what fills up the others.
 //!
 //! | for each token and layer | encoder | decoder |
 //! |---|---|---|

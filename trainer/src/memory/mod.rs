@@ -166,6 +166,12 @@ impl Need {
         self.program + used
     }
 
+    /// Whether little is left beside it, so that what the allocator keeps for speed might not fit: it was seen to be up to
+    /// a quarter.
+    pub fn is_tight(&self, available: Option<u64>) -> bool {
+        available.is_some_and(|available| self.peak() > available / 3 * 2)
+    }
+
     /// For people.
     pub fn sentence(&self) -> String {
         format!(
@@ -344,6 +350,9 @@ mod tests {
         }
         assert_eq!(NEED.check(Some(890_000_000)).unwrap(), None);
         assert_eq!(NEED.check(None).unwrap(), None);
+        let tight =
+            [Some(1_335_000_000), Some(1_336_000_000), None].map(|available| NEED.is_tight(available));
+        assert_eq!(tight, [true, false, false]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::config::{Activation, Config, DecoderConfig};
 use super::linear::{Linear, RmsNorm};
+use super::padding::Tokens;
 use super::pass::Pass;
 use super::rotary::{Angles, Rotary};
 use super::weights::Weights;
@@ -44,6 +45,8 @@ struct Surroundings {
     angles: Angles,
     /// length × length: which tokens each one sees, where a window is shorter than the input.
     mask: Option<Tensor>,
+    /// Where tokens are, where layers get nothing but them.
+    tokens: Option<Tokens>,
 }
 
 impl Layer {
@@ -81,6 +84,7 @@ impl Layer {
         })
     }
 
+    /// Hidden states, examples × length × hidden, or, where filling is spared, tokens × hidden.
     fn forward(&self, x: &Tensor, around: &Surroundings, train: bool) -> Result<Tensor, TchError> {
         let attended = self.attention(&self.input_norm.forward(x)?, around, train)?;
         let x = x.f_add(&self.output.forward(&attended, train)?)?;
@@ -91,9 +95,13 @@ impl Layer {
     }
 
     fn attention(&self, x: &Tensor, around: &Surroundings, train: bool) -> Result<Tensor, TchError> {
-        let (examples, length, _) = x.size3()?;
         let Constants { heads, key_heads, head, attention_dropout, .. } = self.constants;
-        let split = |x: Tensor, heads: i64| x.f_view([examples, length, heads, head]);
+        let tokens = around.tokens.as_ref();
+        let split = |x: Tensor, heads: i64| {
+            let x = tokens.map_or(Ok(x.shallow_clone()), |tokens| tokens.spread(&x))?;
+            let (examples, length, _) = x.size3()?;
+            x.f_view([examples, length, heads, head])
+        };
         let mut query = split(self.query.forward(x, train)?, heads)?;
         let mut key = split(self.key.forward(x, train)?, key_heads)?;
         if let Some((query_norm, key_norm)) = &self.head_norms {
@@ -102,7 +110,7 @@ impl Layer {
         let query = around.angles.turn(&query.f_transpose(1, 2)?)?;
         let key = around.angles.turn(&key.f_transpose(1, 2)?)?;
         let value = split(self.value.forward(x, train)?, key_heads)?.f_transpose(1, 2)?;
-        let windowed = self.constants.window.is_some_and(|window| window < length);
+        let windowed = self.constants.window.is_some();
         let mask = around.mask.as_ref().filter(|_| windowed);
         let attended = Tensor::f_scaled_dot_product_attention(
             &query,
@@ -114,7 +122,8 @@ impl Layer {
             None::<f64>,
             false,
         )?;
-        attended.f_transpose(1, 2)?.f_reshape([examples, length, heads * head])
+        let attended = attended.f_transpose(1, 2)?.f_flatten(2, 3)?;
+        tokens.map_or(Ok(attended.shallow_clone()), |tokens| tokens.pick(&attended))
     }
 
     /// Each head of keys or values once for every head of queries that it serves: kernels that take the
@@ -155,6 +164,7 @@ impl Surroundings {
         Surroundings {
             angles: self.angles.shallow_clone(),
             mask: self.mask.as_ref().map(Tensor::shallow_clone),
+            tokens: self.tokens.as_ref().map(Tokens::shallow_clone),
         }
     }
 }
@@ -180,8 +190,15 @@ impl Decoder {
     }
 
     /// Passes hidden states, examples × length × hidden, through all layers. What fills up shorter examples
-    /// stands at their ends, so that no token ever looks at it.
-    pub fn forward(&self, embedded: Tensor, train: bool, recompute: bool) -> Result<Tensor, TchError> {
+    /// stands at their ends, so that no token ever looks at it; where `mask`, examples × length, says which it is,
+    /// it is spared, and its states are zero in the end.
+    pub fn forward(
+        &self,
+        embedded: Tensor,
+        mask: Option<&Tensor>,
+        train: bool,
+        recompute: bool,
+    ) -> Result<Tensor, TchError> {
         let (_, length, _) = embedded.size3()?;
         let device = embedded.device();
         let around = Surroundings {
@@ -190,9 +207,10 @@ impl Decoder {
                 Some(window) => Some(windowed(length, window, device)?),
                 None => None,
             },
+            tokens: mask.map(Tokens::of).transpose()?,
         };
         let pass = Pass { train, recompute, drops: self.drops };
-        pass.through(&self.layers, embedded, |layer| {
+        pass.through(&self.layers, embedded, around.tokens.as_ref(), |layer| {
             let (layer, around) = (layer.shallow_clone(), around.shallow_clone());
             move |x: &Tensor| layer.forward(x, &around, train)
         })

@@ -1,10 +1,11 @@
 //! The layers: attention and two matrices with a nonlinearity, each followed by the sum with its input
 //! and a norm.
 
-use tch::{Kind, TchError, Tensor};
+use tch::{TchError, Tensor};
 
 use super::config::{Activation, Config, EncoderConfig};
 use super::linear::{Linear, Norm};
+use super::padding::Padding;
 use super::pass::Pass;
 use super::weights::Weights;
 use crate::error::Result;
@@ -55,29 +56,35 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Tensor, mask: Option<&Tensor>, train: bool) -> Result<Tensor, TchError> {
+    /// Hidden states, examples × length × hidden, or, where filling is spared, tokens × hidden.
+    fn forward(&self, x: &Tensor, padding: Option<&Padding>, train: bool) -> Result<Tensor, TchError> {
         let dropout = self.constants.hidden_dropout;
-        let attended = self.attended.forward(&self.attention(x, mask, train)?, train)?;
+        let attended = self.attended.forward(&self.attention(x, padding, train)?, train)?;
         let x = self.attended_norm.forward(&attended.f_dropout(dropout, train)?.f_add(x)?)?;
         let inner = self.constants.activation.forward(&self.up.forward(&x, train)?)?;
         self.norm.forward(&self.down.forward(&inner, train)?.f_dropout(dropout, train)?.f_add(&x)?)
     }
 
-    fn attention(&self, x: &Tensor, mask: Option<&Tensor>, train: bool) -> Result<Tensor, TchError> {
-        let (examples, length, hidden) = x.size3()?;
+    fn attention(&self, x: &Tensor, padding: Option<&Padding>, train: bool) -> Result<Tensor, TchError> {
+        let tokens = padding.and_then(Padding::tokens);
         let heads = self.constants.heads;
-        let split = |x: Tensor| x.f_view([examples, length, heads, hidden / heads])?.f_transpose(1, 2);
+        let split = |x: Tensor| {
+            let x = tokens.map_or(Ok(x.shallow_clone()), |tokens| tokens.spread(&x))?;
+            let (examples, length, hidden) = x.size3()?;
+            x.f_view([examples, length, heads, hidden / heads])?.f_transpose(1, 2)
+        };
         let attended = Tensor::f_scaled_dot_product_attention(
             &split(self.query.forward(x, train)?)?,
             &split(self.key.forward(x, train)?)?,
             &split(self.value.forward(x, train)?)?,
-            mask,
+            padding.map(Padding::scores),
             if train { self.constants.attention_dropout } else { 0.0 },
             false,
             None::<f64>,
             false,
         )?;
-        attended.f_transpose(1, 2)?.f_reshape([examples, length, hidden])
+        let attended = attended.f_transpose(1, 2)?.f_flatten(2, 3)?;
+        tokens.map_or(Ok(attended.shallow_clone()), |tokens| tokens.pick(&attended))
     }
 
     /// The same tensors once more, for a part of the graph that outlives this borrow.
@@ -124,27 +131,20 @@ impl Encoder {
         Ok(Encoder { layers, drops })
     }
 
-    /// Passes hidden states, examples × length × hidden, through all layers. `mask` is what
-    /// [`additive_mask`] makes.
+    /// Passes hidden states, examples × length × hidden, through all layers. Where filling is spared, its states
+    /// are zero in the end.
     pub fn forward(
         &self,
         embedded: Tensor,
-        mask: Option<&Tensor>,
+        padding: Option<&Padding>,
         train: bool,
         recompute: bool,
     ) -> Result<Tensor, TchError> {
         let pass = Pass { train, recompute, drops: self.drops };
-        pass.through(&self.layers, embedded, |layer| {
-            let (layer, mask) = (layer.shallow_clone(), mask.map(Tensor::shallow_clone));
-            move |x: &Tensor| layer.forward(x, mask.as_ref(), train)
+        let tokens = padding.and_then(Padding::tokens);
+        pass.through(&self.layers, embedded, tokens, |layer| {
+            let (layer, padding) = (layer.shallow_clone(), padding.map(Padding::shallow_clone));
+            move |x: &Tensor| layer.forward(x, padding.as_ref(), train)
         })
     }
-}
-
-/// What is added to the scores of attention, examples × 1 × 1 × length: nothing for tokens, and for padding
-/// so much that nothing is left of it. Not infinity, which would make NaN of an example without tokens.
-pub(super) fn additive_mask(mask: &Tensor) -> Result<Tensor, TchError> {
-    let none = f64::from(f32::MIN / 2.0);
-    let padded = mask.f_eq(0_i64)?.f_unsqueeze(1)?.f_unsqueeze(1)?;
-    padded.f_to_kind(Kind::Float)?.f_mul_scalar(none)
 }

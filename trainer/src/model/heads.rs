@@ -74,6 +74,11 @@ impl Head {
         }
     }
 
+    /// Whether it says something of filling, too: in transformers the loss of a span is one over all places.
+    pub fn reads_filling(&self) -> bool {
+        matches!(self, Head::Span { .. })
+    }
+
     /// From the last states, examples × length × hidden, to the logits in F32. `train` turns dropout on.
     pub fn forward(&self, states: &Tensor, batch: &Batch, train: bool) -> Result<Tensor> {
         let first = || states.f_select(1, 0);

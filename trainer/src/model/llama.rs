@@ -119,7 +119,7 @@ impl Model for Llama {
         // Frozen tables may be in BF16; the sums over the layers are not.
         let embedded = Tensor::f_embedding(&self.words, &batch.ids, padding, false, false)?;
         let embedded = embedded.f_to_kind(Kind::Float)?;
-        let states = self.decoder.forward(embedded, train, self.settings.recompute)?;
+        let states = self.decoder.forward(embedded, batch.mask.as_ref(), train, self.settings.recompute)?;
         let states = states.f_flatten(0, 1)?.f_index_select(0, &places)?;
         Ok(self.outputs(&states, train)?)
     }

@@ -21,6 +21,7 @@ mod heads;
 mod linear;
 mod llama;
 mod low_rank;
+mod padding;
 mod pass;
 mod rotary;
 mod stack;

@@ -2,6 +2,7 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
+use super::padding::Tokens;
 use crate::random::{STRIDE, mix};
 use crate::torch::recomputed;
 
@@ -17,12 +18,14 @@ pub(super) struct Pass {
 }
 
 impl Pass {
-    /// Passes hidden states, examples × length × hidden, through all layers; `part` makes a function of a
-    /// layer that holds what it needs, for a part of the graph that outlives the borrow.
+    /// Passes hidden states, examples × length × hidden, through all layers: all of them, or those of the given
+    /// tokens alone, whose rows the layers then get, and the others are zero in the end. `part` makes a function
+    /// of a layer that holds what it needs, for a part of the graph that outlives the borrow.
     pub fn through<L, P>(
         self,
         layers: &[L],
         embedded: Tensor,
+        tokens: Option<&Tokens>,
         part: impl Fn(&L) -> P,
     ) -> Result<Tensor, TchError>
     where
@@ -30,7 +33,7 @@ impl Pass {
     {
         let recompute = self.train && self.recompute;
         let seed = if self.train && self.drops { Some(draw()?) } else { None };
-        let mut x = embedded;
+        let mut x = tokens.map_or(Ok(embedded.shallow_clone()), |tokens| tokens.pick(&embedded))?;
         if recompute && !x.requires_grad() {
             // Frozen embeddings: the graph has to begin somewhere before the first layer.
             x = x.f_set_requires_grad(true)?;
@@ -43,7 +46,7 @@ impl Pass {
                 false => seeded(seed, || part(&x))?,
             };
         }
-        Ok(x)
+        tokens.map_or(Ok(x.shallow_clone()), |tokens| tokens.spread(&x))
     }
 }
 

@@ -4,8 +4,9 @@ use tch::{Tensor, no_grad_guard};
 
 use super::config::{Config, EncoderConfig};
 use super::embeddings::Embeddings;
-use super::encoder::{Encoder, additive_mask};
+use super::encoder::Encoder;
 use super::heads::Head;
+use super::padding::Padding;
 use super::weights::{Trained, Weights};
 use super::{Batch, Model, Settings, Task};
 use crate::error::Result;
@@ -53,9 +54,10 @@ impl Model for Stack {
         let _no_graph = (!train).then(no_grad_guard);
         // For one pass only: a later one must not find weights that were cast before an update.
         let _autocast = self.settings.bf16.then(|| Autocast::bf16(self.settings.device)).transpose()?;
-        let mask = batch.mask.as_ref().map(additive_mask).transpose()?;
+        let sparing = !self.head.reads_filling();
+        let padding = batch.mask.as_ref().map(|mask| Padding::of(mask, sparing)).transpose()?;
         let embedded = self.embeddings.forward(batch, train)?;
-        let states = self.encoder.forward(embedded, mask.as_ref(), train, self.settings.recompute)?;
+        let states = self.encoder.forward(embedded, padding.as_ref(), train, self.settings.recompute)?;
         self.head.forward(&states, batch, train)
     }
 

@@ -58,7 +58,7 @@ impl Encoder {
         let batch = examples.batch(chosen, self.device)?;
         let inputs = model::Batch {
             ids: batch.ids,
-            mask: (!examples.are_even(chosen)).then_some(batch.mask),
+            mask: batch.mask,
             token_types: Some(batch.types),
             places: None,
             words: batch.words,
