@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(NEED.check(Some(890_000_000)).unwrap(), None);
         assert_eq!(NEED.check(None).unwrap(), None);
         let tight =
-            [Some(1_335_000_000), Some(1_336_000_000), None].map(|available| NEED.is_tight(available));
+            [Some(1_334_000_000), Some(1_335_000_000), None].map(|available| NEED.is_tight(available));
         assert_eq!(tight, [true, false, false]);
     }
 
