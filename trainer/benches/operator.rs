@@ -20,7 +20,7 @@ const CHANNELS: usize = 4;
 const INITIAL: usize = 10;
 
 fn main() -> anyhow::Result<()> {
-    evenkeel_trainer::memory::settle(false);
+    evenkeel_trainer::memory::settle();
     load_cuda();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let number = |at: usize, default: i32| arguments.get(at).map_or(Ok(default), |text| text.parse());

@@ -129,7 +129,7 @@ fn compare(used: &[Vec<Option<f64>>], real: &[Vec<Option<f64>>]) -> (f64, f64) {
 }
 
 fn main() -> Result<()> {
-    evenkeel_trainer::memory::settle(false);
+    evenkeel_trainer::memory::settle();
     load_cuda();
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let (Some(request), Some(directory)) = (arguments.next(), arguments.next()) else {

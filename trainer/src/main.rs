@@ -28,7 +28,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode> {
-    evenkeel_trainer::memory::settle(false);
+    evenkeel_trainer::memory::settle();
     let arguments = Arguments::parse();
     // One Ctrl-C ends a run after its step, with its state saved; a second one ends it at once.
     ctrlc::set_handler(|| {

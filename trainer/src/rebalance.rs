@@ -39,7 +39,8 @@ pub fn rebalance(options: &Options) -> Result<bool> {
     }
     if options.training.bf16 && !device.is_cuda() && !torch::has_bf16_kernels() {
         eprintln!(
-            "This processor has no AVX-512: with --bf16 a step takes less memory here, and many times as long as without it."
+            "This processor has no AVX-512, which libtorch's BF16 asks for: with --bf16 a step takes less memory here, and may take \
+             many times as long as without it."
         );
     }
     let need = problem.memory(options);
@@ -54,7 +55,9 @@ pub fn rebalance(options: &Options) -> Result<bool> {
     if let Some(warning) = warning {
         eprintln!("{warning}");
     }
-    memory::settle(need.is_tight(available));
+    if need.is_tight(available) {
+        memory::spare();
+    }
     let rate = base_rate(options, problem.examples());
     // Of the weights as they are read: a resumed run compares with the same start.
     let before = training::report(problem, &balance)?;

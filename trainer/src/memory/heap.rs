@@ -1,8 +1,8 @@
 //! Memory that was freed, given back to the system.
 //!
 //! libtorch's tensors come and go by malloc, in a few sizes while an epoch's steps repeat each other, and in others
-//! during an evaluation. Within an epoch what one step freed is what the next one asks for, and it is kept; at the
-//! borders it is given back.
+//! during an evaluation. Within an epoch what one step freed is what the next one asks for, and it is kept, unless memory is
+//! scarce; at the borders it is given back.
 
 use std::ffi::c_long;
 
@@ -13,21 +13,30 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// mimalloc's option for how long freed memory is kept (`mi_option_purge_delay`), which its bindings do not name.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-/// Milliseconds, longer than a step: what one step frees the next one asks for, and new pages cost up to a quarter of its
-/// time.
+/// Milliseconds (mimalloc takes ten times that for whole segments), longer than a step: what one step frees the next one asks
+/// for, and new pages cost up to a quarter of its time.
 const PLENTY: c_long = 1000;
 /// Milliseconds where memory is scarce: mimalloc's own choice.
 const SCARCE: c_long = 10;
 
-/// Settles how long freed memory is kept: at the start of the program as if there were plenty, and again once it is known
-/// to be scarce. What the environment says in MIMALLOC_PURGE_DELAY stands.
-pub fn settle(is_scarce: bool) {
-    if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
-        let delay = if is_scarce { SCARCE } else { PLENTY };
-        // SAFETY: two numbers, of an option that there is. It is one aligned word: another thread that frees memory in
-        // this moment sees the old delay or the new one, and either will do.
-        unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, delay) };
+/// Settles how long freed memory is kept, unless the environment says (MIMALLOC_PURGE_DELAY). Before anything else, and
+/// before other threads.
+pub fn settle() {
+    // SAFETY: two numbers, of an option that there is; nobody reads it at the same time.
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, PLENTY) };
+}
+
+/// From now on gives freed memory back soon, unless the environment says how long it is kept.
+pub fn spare() {
+    // SAFETY: numbers of an option that there is. It is one aligned word: another thread that frees memory in this moment
+    // sees the old delay or the new one, and either will do.
+    unsafe {
+        if libmimalloc_sys::mi_option_get(PURGE_DELAY) == PLENTY {
+            libmimalloc_sys::mi_option_set(PURGE_DELAY, SCARCE);
+        }
     }
+    // What was freed before would wait for its old time.
+    give_back();
 }
 
 /// Gives back what is free: for the borders of evaluations.

@@ -20,7 +20,7 @@ use evenkeel::text::bytes as shown;
 use crate::error::{Error, Result};
 use crate::model::{Config, Pretrained};
 
-pub use heap::{give_back, settle};
+pub use heap::{give_back, settle, spare};
 
 /// What the program and libtorch take beside the files that they are mapped from.
 pub const PROGRAM: u64 = 90_000_000;

@@ -82,15 +82,18 @@ impl Llama {
     }
 
     /// The place of each example's last token, counted row by row: as transformers finds it, the last that is
-    /// not the filling token, or, where there is no such token, the last under the mask.
+    /// not the filling token; and one under the mask, should a tokenizer fill up with another token than the
+    /// configuration names.
     fn last(&self, batch: &Batch) -> Result<Tensor, TchError> {
         let (examples, length) = batch.ids.size2()?;
         let device = batch.ids.device();
-        let kept = match (self.padding, &batch.mask) {
-            (Some(padding), _) => batch.ids.f_ne(padding)?,
-            (None, Some(mask)) => mask.f_ne(0)?,
-            (None, None) => batch.ids.f_ones_like()?.f_to_kind(Kind::Bool)?,
-        };
+        let mut kept = batch.ids.f_ones_like()?.f_to_kind(Kind::Bool)?;
+        if let Some(padding) = self.padding {
+            kept = batch.ids.f_ne(padding)?;
+        }
+        if let Some(mask) = &batch.mask {
+            kept = kept.f_logical_and(&mask.f_ne(0)?)?;
+        }
         let numbers = Tensor::f_arange(length, (Kind::Int64, device))?;
         let last = kept.f_to_kind(Kind::Int64)?.f_mul(&numbers)?.f_amax(1, false)?;
         last.f_add(&Tensor::f_arange(examples, (Kind::Int64, device))?.f_mul_scalar(length)?)

@@ -1,5 +1,5 @@
-//! Batches of texts of several lengths: attention wants them side by side, filled up to the longest; all else takes
-//! tokens one by one, and is spared the filling.
+//! Batches of texts of several lengths: attention wants them side by side, filled up to the longest; the matrices and norms
+//! of layers take tokens one by one, and are spared the filling.
 
 use tch::{Kind, TchError, Tensor};
 
@@ -29,7 +29,8 @@ impl Tokens {
     pub fn spread(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let (_, numbers) = x.size2()?;
         let mut all = x.f_new_zeros([self.examples * self.length, numbers], (x.kind(), x.device()))?;
-        let all = all.f_index_copy_(0, &self.places, x)?;
+        // Unlike `index_copy_` it does not keep x for the gradients.
+        let all = all.f_index_put_(&[Some(&self.places)], x, false)?;
         all.f_view([self.examples, self.length, numbers])
     }
 
@@ -105,6 +106,7 @@ mod tests {
         let spared = [0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0];
         assert_eq!(back.size(), [2, 3, 2]);
         assert_eq!(numbers(&back), spared);
+        assert_eq!(tokens.spread(&picked.to_kind(Kind::BFloat16)).unwrap().kind(), Kind::BFloat16);
         // The gradient of half the sum of squares is the number itself, and nothing for filling.
         (&back * &back).sum(Kind::Float).f_div_scalar(2.0).unwrap().backward();
         assert_eq!(numbers(&states.grad()), spared);

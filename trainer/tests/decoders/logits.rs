@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use evenkeel_trainer::model::{Directory, Pretrained, Settings, Task};
+use evenkeel_trainer::model::{Batch, Directory, Pretrained, Settings, Task};
 use evenkeel_trainer::training::Mode;
 use serde_json::{Value, json};
 use tch::no_grad;
@@ -45,6 +45,30 @@ fn small_decoders_compute_what_transformers_does() {
                 assert_gradients(&model, case, &format!("{family} {kind}"));
             }
         }
+    }
+}
+
+#[test]
+fn what_fills_up_a_batch_decides_nothing() {
+    let expected = json("expected.json");
+    for (kind, task) in [("language", Task::Language), ("labels", three())] {
+        let directory = small("llama", kind == "labels");
+        let model = load(directory.path(), &task, Settings::default());
+        let logits = |batch: &Batch| numbers(&model.model().logits(batch, Mode::Evaluate).unwrap());
+        let usual = batch(&expected[format!("llama-{kind}")]);
+        let mask = usual.mask.as_ref().unwrap();
+        assert_eq!(mask.min().int64_value(&[]), 0, "nothing is filled up");
+        // Not the token that the configuration names, either.
+        let ids = usual.ids.where_self(&mask.eq(1), &usual.ids.full_like(7));
+        let found = logits(&Batch {
+            ids,
+            mask: Some(mask.shallow_clone()),
+            ..batch(&expected[format!("llama-{kind}")])
+        });
+        assert_eq!(found, logits(&usual), "{kind}");
+        // An example without a token has logits, too.
+        let none = mask.zeros_like();
+        assert!(logits(&Batch { mask: Some(none), ..usual }).iter().all(|logit| logit.is_finite()));
     }
 }
 
