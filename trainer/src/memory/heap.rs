@@ -14,7 +14,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// mimalloc's option for how long freed memory is kept (`mi_option_purge_delay`), which its bindings do not name.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 /// Milliseconds (mimalloc takes ten times that for whole segments), longer than a step: what one step frees the next one asks
-/// for, and new pages cost up to a quarter of its time.
+/// for, and with new pages a step takes 1.3 times as long.
 const PLENTY: c_long = 1000;
 /// Milliseconds where memory is scarce: mimalloc's own choice.
 const SCARCE: c_long = 10;

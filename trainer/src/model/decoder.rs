@@ -98,7 +98,7 @@ impl Layer {
         let Constants { heads, key_heads, head, attention_dropout, .. } = self.constants;
         let tokens = around.tokens.as_ref();
         let split = |x: Tensor, heads: i64| {
-            let x = tokens.map_or(Ok(x.shallow_clone()), |tokens| tokens.spread(&x))?;
+            let x = Tokens::spread_out(tokens, x)?;
             let (examples, length, _) = x.size3()?;
             x.f_view([examples, length, heads, head])
         };
@@ -122,8 +122,7 @@ impl Layer {
             None::<f64>,
             false,
         )?;
-        let attended = attended.f_transpose(1, 2)?.f_flatten(2, 3)?;
-        tokens.map_or(Ok(attended.shallow_clone()), |tokens| tokens.pick(&attended))
+        Tokens::picked(tokens, attended.f_transpose(1, 2)?.f_flatten(2, 3)?)
     }
 
     /// Each head of keys or values once for every head of queries that it serves: kernels that take the

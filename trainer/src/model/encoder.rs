@@ -5,7 +5,7 @@ use tch::{TchError, Tensor};
 
 use super::config::{Activation, Config, EncoderConfig};
 use super::linear::{Linear, Norm};
-use super::padding::Padding;
+use super::padding::{Padding, Tokens};
 use super::pass::Pass;
 use super::weights::Weights;
 use crate::error::Result;
@@ -69,7 +69,7 @@ impl Layer {
         let tokens = padding.and_then(Padding::tokens);
         let heads = self.constants.heads;
         let split = |x: Tensor| {
-            let x = tokens.map_or(Ok(x.shallow_clone()), |tokens| tokens.spread(&x))?;
+            let x = Tokens::spread_out(tokens, x)?;
             let (examples, length, hidden) = x.size3()?;
             x.f_view([examples, length, heads, hidden / heads])?.f_transpose(1, 2)
         };
@@ -83,8 +83,7 @@ impl Layer {
             None::<f64>,
             false,
         )?;
-        let attended = attended.f_transpose(1, 2)?.f_flatten(2, 3)?;
-        tokens.map_or(Ok(attended.shallow_clone()), |tokens| tokens.pick(&attended))
+        Tokens::picked(tokens, attended.f_transpose(1, 2)?.f_flatten(2, 3)?)
     }
 
     /// The same tensors once more, for a part of the graph that outlives this borrow.

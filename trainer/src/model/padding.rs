@@ -21,17 +21,33 @@ impl Tokens {
     }
 
     /// The rows of tokens alone: from examples × length × numbers to tokens × numbers.
-    pub fn pick(&self, x: &Tensor) -> Result<Tensor, TchError> {
+    fn pick(&self, x: &Tensor) -> Result<Tensor, TchError> {
         x.f_flatten(0, 1)?.f_index_select(0, &self.places)
     }
 
     /// The way back: tokens × numbers become examples × length × numbers, of which those of filling are zero.
-    pub fn spread(&self, x: &Tensor) -> Result<Tensor, TchError> {
+    fn spread(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let (_, numbers) = x.size2()?;
         let mut all = x.f_new_zeros([self.examples * self.length, numbers], (x.kind(), x.device()))?;
         // Unlike `index_copy_` it does not keep x for the gradients.
         let all = all.f_index_put_(&[Some(&self.places)], x, false)?;
         all.f_view([self.examples, self.length, numbers])
+    }
+
+    /// [`Tokens::pick`], or x as it is where no tokens are told apart.
+    pub fn picked(tokens: Option<&Tokens>, x: Tensor) -> Result<Tensor, TchError> {
+        match tokens {
+            Some(tokens) => tokens.pick(&x),
+            None => Ok(x),
+        }
+    }
+
+    /// [`Tokens::spread`], or x as it is where no tokens are told apart.
+    pub fn spread_out(tokens: Option<&Tokens>, x: Tensor) -> Result<Tensor, TchError> {
+        match tokens {
+            Some(tokens) => tokens.spread(&x),
+            None => Ok(x),
+        }
     }
 
     /// The same tensor once more.

@@ -33,7 +33,7 @@ impl Pass {
     {
         let recompute = self.train && self.recompute;
         let seed = if self.train && self.drops { Some(draw()?) } else { None };
-        let mut x = tokens.map_or(Ok(embedded.shallow_clone()), |tokens| tokens.pick(&embedded))?;
+        let mut x = Tokens::picked(tokens, embedded)?;
         if recompute && !x.requires_grad() {
             // Frozen embeddings: the graph has to begin somewhere before the first layer.
             x = x.f_set_requires_grad(true)?;
@@ -46,7 +46,7 @@ impl Pass {
                 false => seeded(seed, || part(&x))?,
             };
         }
-        tokens.map_or(Ok(x.shallow_clone()), |tokens| tokens.spread(&x))
+        Tokens::spread_out(tokens, x)
     }
 }
 
