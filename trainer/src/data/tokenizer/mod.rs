@@ -175,7 +175,7 @@ impl TextTokenizer {
         let mut tokens = Tokens::default();
         let count = table.len() * table.choices;
         for start in (0..count).step_by(CHUNK) {
-            let rows: Vec<Row> = (start..count.min(start + CHUNK))
+            let rows: Vec<Result<Row>> = (start..count.min(start + CHUNK))
                 .into_par_iter()
                 .map(|number| {
                     let row = number / table.choices;
@@ -186,8 +186,11 @@ impl TextTokenizer {
                         Error::Model { path: self.path.clone(), reason }
                     })
                 })
-                .collect::<Result<_>>()?;
-            rows.iter().for_each(|row| tokens.push(row));
+                .collect();
+            // Of several rows that are wrong the first one is named, whichever thread was there first.
+            for row in rows {
+                tokens.push(&row?);
+            }
         }
         Ok(tokens)
     }
