@@ -132,17 +132,17 @@ impl Dialogues {
         tokenizer: &TextTokenizer,
         max_length: usize,
     ) -> Result<Dialogues> {
-        let rows: Vec<Option<(Prompted, bool)>> = examples
+        let rows: Vec<Result<Option<(Prompted, bool)>>> = examples
             .par_iter()
             .enumerate()
             .map(|(number, example)| {
                 prompted(example, tokenizer, max_length)
                     .map_err(|reason| Error::Option(format!("example {}: {reason}.", number + 1)))
             })
-            .collect::<Result<_>>()?;
+            .collect();
         let mut all = Dialogues::default();
         for row in rows {
-            match row {
+            match row? {
                 Some((example, cut)) => {
                     all.examples.push(example);
                     all.cut += usize::from(cut);
@@ -311,5 +311,13 @@ mod tests {
         );
         let error = Dialogues::new(&[example("film", "", &[])], &tokenizer(), 4).unwrap_err().to_string();
         assert_eq!(error, "example 1: its answer is no token.");
+    }
+
+    #[test]
+    fn of_several_wrong_examples_the_first_is_named() {
+        let mut examples = vec![example("film", "", &[]); 1000];
+        examples.splice(..6, vec![example("the film is", " great", &[]); 6]);
+        let error = Dialogues::new(&examples, &tokenizer(), 8).unwrap_err().to_string();
+        assert_eq!(error, "example 7: its answer is no token.");
     }
 }

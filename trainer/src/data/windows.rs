@@ -62,8 +62,9 @@ impl Windows {
         division: Division,
         learned: bool,
     ) -> Result<Windows> {
-        let contexts: Vec<Stretch> =
-            questions.contexts.par_iter().map(|context| tokenizer.stretch(context)).collect::<Result<_>>()?;
+        let contexts: Vec<Result<Stretch>> =
+            questions.contexts.par_iter().map(|context| tokenizer.stretch(context)).collect();
+        let contexts = contexts.into_iter().collect::<Result<Vec<Stretch>>>()?;
         let make = |question: &Question| {
             let place = question.context;
             let Some((stretch, text)) = contexts.get(place).zip(questions.contexts.get(place)) else {
@@ -85,11 +86,11 @@ impl Windows {
             let targets: Vec<[i64; 2]> = windows.iter().map(target).collect();
             Ok(Made::Windows(windows.into_iter().zip(targets).collect()))
         };
-        let made: Vec<Made> = questions.questions.par_iter().map(make).collect::<Result<_>>()?;
+        let made: Vec<Result<Made>> = questions.questions.par_iter().map(make).collect();
         let (mut tokens, mut targets, mut parts) = (Tokens::default(), Vec::new(), Vec::new());
         let (mut too_long, mut misplaced) = (0, 0);
         for (question, made) in made.into_iter().enumerate() {
-            let windows = match made {
+            let windows = match made? {
                 Made::Windows(windows) => windows,
                 Made::TooLong => {
                     too_long += 1;
