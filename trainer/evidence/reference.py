@@ -108,7 +108,7 @@ def train(model_path: str, data: List[Example], test: List[Example], epochs: int
     tokenizer.backend_tokenizer.no_padding()
     model = AutoModelForSequenceClassification.from_pretrained(model_path, num_labels=len(LABELS), dtype=torch.float32)
     balance = Balance(model, s)
-    optimizer = torch.optim.AdamW(balance.groups(model), lr=peak)
+    optimizer = torch.optim.AdamW(balance.groups(model), lr=peak, fused=True)
 
     def encode(examples: List[Example]):
         texts = [text for text, _ in examples]
