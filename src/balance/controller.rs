@@ -85,11 +85,24 @@ impl Course {
         self.rate.steps_per_epoch.max(1) as f64 / self.rate.steps.max(1) as f64
     }
 
+    /// The part of the way to the target by which an alpha in use may be off, and within which of the target
+    /// an error could decide whether it is reached.
+    pub const DOUBT: f64 = 0.3;
+
+    /// How far the STD has to fall.
+    pub fn way(&self) -> f64 {
+        self.start - self.target.goal(self.start)
+    }
+
+    /// Whether an STD is so near to the target that a small error would decide whether it is reached.
+    pub fn is_close(&self, std: f64) -> bool {
+        (std - self.target.goal(self.start)).abs() <= Course::DOUBT * self.way()
+    }
+
     /// What the STD is to be when this part of the run's learning rate is spent.
     fn at(&self, spent: f64) -> f64 {
         let left = (1.0 - spent / AIM).max(0.0).powi(BEND);
-        let goal = self.target.goal(self.start);
-        goal + (self.start - goal) * left
+        self.target.goal(self.start) + self.way() * left
     }
 }
 
@@ -356,6 +369,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn close_is_where_a_small_error_would_decide() {
+        let close = |target, std| course(target, 60).is_close(std);
+        let drop = Target::DropPercent(10.0);
+        assert_eq!(
+            [0.05, 0.0466, 0.0464, 0.0437, 0.0434].map(|std| close(drop, std)),
+            [false, false, true, true, false]
+        );
+        // A target that the start already reaches is close to nothing.
+        assert!(!close(Target::Below(0.06), START));
     }
 
     #[test]

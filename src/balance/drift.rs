@@ -109,12 +109,14 @@ impl Drift {
         }
     }
 
-    /// What is in use for every unit, by the displacements since their values were computed.
-    pub fn in_use(&self, displacements: &[f64]) -> Vec<InUse> {
-        self.units.iter().zip(displacements).map(|(track, d)| self.predict(track, *d)).collect()
+    /// What is in use for every unit, by the displacements since their values were computed. `part` is the
+    /// part of the tolerance within which they are to be known: 1, or less where much depends on them.
+    pub fn in_use(&self, displacements: &[f64], part: f64) -> Vec<InUse> {
+        let tolerance = part * self.tolerance;
+        self.units.iter().zip(displacements).map(|(track, d)| self.predict(track, *d, tolerance)).collect()
     }
 
-    fn predict(&self, track: &Track, displacement: f64) -> InUse {
+    fn predict(&self, track: &Track, displacement: f64, tolerance: f64) -> InUse {
         let Some(value) = track.value else {
             return InUse { predicted: None, uncertainty: 0.0, displacement, due: false };
         };
@@ -131,8 +133,8 @@ impl Drift {
         };
         let uncertainty = CAUTION * error;
         // NaN (weights that are no longer finite) is due, too: its computation says what is wrong.
-        let near = displacement <= longest && moved.abs() <= REACH * self.tolerance;
-        let known = near && uncertainty <= self.tolerance;
+        let near = displacement <= longest && moved.abs() <= REACH * tolerance;
+        let known = near && uncertainty <= tolerance;
         InUse { predicted: Some(value + moved), uncertainty, displacement, due: !known }
     }
 
@@ -140,7 +142,8 @@ impl Drift {
     /// computation before; from now on displacements count from them. Returns by how much the prediction was
     /// off, where there was one.
     pub fn computed(&mut self, unit: usize, displacement: f64, value: Option<f64>) -> Option<f64> {
-        let predicted = self.units.get(unit).and_then(|track| self.predict(track, displacement).predicted);
+        let track = self.units.get(unit)?;
+        let predicted = self.predict(track, displacement, self.tolerance).predicted;
         let track = self.units.get_mut(unit)?;
         let value = value.filter(|v| v.is_finite());
         let (Some(last), Some(now), Some(predicted)) = (track.value, value, predicted) else {
@@ -206,14 +209,14 @@ mod tests {
     }
 
     /// Follows paths (step, unit) given where the weights are at each step, as a training loop would.
-    fn follow(alphas: &[Vec<f64>], distance: impl Fn(usize, usize, usize) -> f64) -> Outcome {
+    fn follow(alphas: &[Vec<f64>], part: f64, distance: impl Fn(usize, usize, usize) -> f64) -> Outcome {
         let start: Vec<Option<f64>> = alphas[0].iter().copied().map(Some).collect();
         let mut drift = Drift::new(&start, TOLERANCE);
         let mut last = vec![0; start.len()];
         let mut outcome = Outcome { steps: alphas.len() - 1, units: start.len(), ..Outcome::default() };
         for (step, now) in alphas.iter().enumerate().skip(1) {
             let moved: Vec<f64> = (0..now.len()).map(|unit| distance(unit, last[unit], step)).collect();
-            for (unit, used) in drift.in_use(&moved).into_iter().enumerate() {
+            for (unit, used) in drift.in_use(&moved, part).into_iter().enumerate() {
                 let mut value = used.predicted.unwrap();
                 if used.due {
                     drift.computed(unit, moved[unit], Some(now[unit]));
@@ -237,10 +240,13 @@ mod tests {
                 let squares = place[a].iter().zip(&place[b]).map(|(x, y)| (x - y) * (x - y));
                 squares.sum::<f64>().sqrt()
             };
-            let outcome = follow(&path.alpha, distance);
+            let outcome = follow(&path.alpha, 1.0, distance);
             println!("{name}: {outcome:?} {}", outcome.work());
             assert!(outcome.largest_error <= 0.005, "{name}: {outcome:?}");
             assert!(outcome.work() <= 2.2, "{name}: {outcome:?}");
+            let closely = follow(&path.alpha, 0.25, distance);
+            println!("{name}: {closely:?} {}", closely.work());
+            assert!(closely.largest_error <= 0.003 && closely.work() <= 7.0, "{name}: {closely:?}");
         }
     }
 
@@ -276,7 +282,7 @@ mod tests {
         let alphas: Vec<Vec<f64>> = (0..=steps)
             .map(|step| kinds.iter().zip(moves).map(|(kind, by)| at(step, *kind, *by) + jitter()).collect())
             .collect();
-        follow(&alphas, |_, a, b| far * (progress(b) - progress(a)))
+        follow(&alphas, 1.0, |_, a, b| far * (progress(b) - progress(a)))
     }
 
     proptest::proptest! {
@@ -322,13 +328,13 @@ mod tests {
     #[test]
     fn values_that_come_and_go_start_anew() {
         let mut drift = Drift::new(&[None, Some(2.0)], TOLERANCE);
-        let used = drift.in_use(&[0.5, 0.001]);
+        let used = drift.in_use(&[0.5, 0.001], 1.0);
         assert_eq!((used[0].predicted, used[0].due), (None, false));
         assert_eq!((used[1].predicted, used[1].due), (Some(2.0), false));
-        assert!(drift.in_use(&[0.0, f64::NAN])[1].due);
+        assert!(drift.in_use(&[0.0, f64::NAN], 1.0)[1].due);
         assert_eq!(drift.computed(0, 0.1, Some(3.0)), None);
         assert_eq!(drift.computed(1, 0.1, None), None);
-        let used = drift.in_use(&[0.01, 0.5]);
+        let used = drift.in_use(&[0.01, 0.5], 1.0);
         assert_eq!((used[0].predicted, used[1].predicted), (Some(3.0), None));
         assert_eq!(drift.computed(7, 0.1, Some(1.0)), None);
     }
@@ -341,7 +347,7 @@ mod tests {
         let text = serde_json::to_string(&drift).unwrap();
         let again: Drift = serde_json::from_str(&text).unwrap();
         assert_eq!(again, drift);
-        let used = again.in_use(&[0.01, 0.0])[0];
+        let used = again.in_use(&[0.01, 0.0], 1.0)[0];
         assert!((used.predicted.unwrap() - 2.0095).abs() < 1e-12 && used.uncertainty > 0.0);
     }
 }

@@ -69,10 +69,13 @@ pub struct Balancer {
 /// How far an alpha in use may be off: where a controller steers by their STD, not so far that it would see
 /// a good part of its way where there is none.
 fn tolerance(controller: Option<&Controller>) -> f64 {
-    let way =
-        controller.map(Controller::course).map(|course| course.start - course.target.goal(course.start));
-    way.filter(|way| *way > 0.0).map_or(TOLERANCE, |way| TOLERANCE.min(0.3 * way))
+    let way = controller.map(|controller| controller.course().way());
+    way.filter(|way| *way > 0.0).map_or(TOLERANCE, |way| TOLERANCE.min(Course::DOUBT * way))
 }
+
+/// The part of the tolerance within which alphas are to be known near the target: a block that is shaken at a
+/// high gain wanders, and would else be taken to stand where it stood when the target was first reached.
+const CLOSELY: f64 = 0.25;
 
 /// The measured weights of every unit that change: parameters, or what has an update.
 fn members(problem: &dyn Problem, plan: &Plan) -> Vec<Vec<Member>> {
@@ -369,7 +372,12 @@ impl Balancer {
 
     fn predict(&mut self, problem: &dyn Problem) -> Result<()> {
         let displacements = self.anchors.displacements(problem)?;
-        self.in_use = self.numbers.drift.in_use(&displacements);
+        self.in_use = self.numbers.drift.in_use(&displacements, 1.0);
+        let std = self.alpha_std().filter(|_| self.interval.is_none());
+        let controller = self.numbers.controller.as_ref();
+        if std.zip(controller).is_some_and(|(std, controller)| controller.course().is_close(std)) {
+            self.in_use = self.numbers.drift.in_use(&displacements, CLOSELY);
+        }
         Ok(())
     }
 }
