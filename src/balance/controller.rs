@@ -80,14 +80,14 @@ pub struct Course {
 }
 
 impl Course {
+    /// The part of the way to the target by which an alpha in use may be off, and within which of the target
+    /// an error could decide whether it is reached.
+    pub const DOUBT: f64 = 0.3;
+
     /// An epoch, as a part of the run.
     fn epoch(&self) -> f64 {
         self.rate.steps_per_epoch.max(1) as f64 / self.rate.steps.max(1) as f64
     }
-
-    /// The part of the way to the target by which an alpha in use may be off, and within which of the target
-    /// an error could decide whether it is reached.
-    pub const DOUBT: f64 = 0.3;
 
     /// How far the STD has to fall.
     pub fn way(&self) -> f64 {

@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 
 /// The tolerance for alpha that training uses.
 pub const TOLERANCE: f64 = 0.003;
+/// The part of it within which alphas are to be known where a target is near: a block that is shaken at a high
+/// gain wanders, and would else be taken to stand where it stood when the target was first reached.
+pub const CLOSELY: f64 = 0.25;
 
 /// First guess of |v|, as a part of the value.
 const VELOCITY: f64 = 0.1;
@@ -110,7 +113,7 @@ impl Drift {
     }
 
     /// What is in use for every unit, by the displacements since their values were computed. `part` is the
-    /// part of the tolerance within which they are to be known: 1, or less where much depends on them.
+    /// part of the tolerance within which they are to be known: 1, or [`CLOSELY`].
     pub fn in_use(&self, displacements: &[f64], part: f64) -> Vec<InUse> {
         let tolerance = part * self.tolerance;
         self.units.iter().zip(displacements).map(|(track, d)| self.predict(track, *d, tolerance)).collect()
@@ -244,7 +247,7 @@ mod tests {
             println!("{name}: {outcome:?} {}", outcome.work());
             assert!(outcome.largest_error <= 0.005, "{name}: {outcome:?}");
             assert!(outcome.work() <= 2.2, "{name}: {outcome:?}");
-            let closely = follow(&path.alpha, 0.25, distance);
+            let closely = follow(&path.alpha, CLOSELY, distance);
             println!("{name}: {closely:?} {}", closely.work());
             assert!(closely.largest_error <= 0.003 && closely.work() <= 7.0, "{name}: {closely:?}");
         }

@@ -25,7 +25,7 @@ mod stop;
 mod units;
 
 pub use controller::{Controller, Course, Event, Reason, Target};
-pub use drift::{Drift, InUse, TOLERANCE};
+pub use drift::{CLOSELY, Drift, InUse, TOLERANCE};
 pub use mapping::{Gain, Mapping, Measure, OutOfRange};
 pub use rate::{BaseRate, Decay, warmup_steps};
 pub use spectra::{Numbers, Spectra};

@@ -7,6 +7,7 @@
 
 use rayon::prelude::*;
 
+use super::in_order;
 use super::table::{Cell, Table};
 use super::tokenizer::TextTokenizer;
 use crate::error::{Error, Result};
@@ -132,17 +133,13 @@ impl Dialogues {
         tokenizer: &TextTokenizer,
         max_length: usize,
     ) -> Result<Dialogues> {
-        let rows: Vec<Result<Option<(Prompted, bool)>>> = examples
-            .par_iter()
-            .enumerate()
-            .map(|(number, example)| {
-                prompted(example, tokenizer, max_length)
-                    .map_err(|reason| Error::Option(format!("example {}: {reason}.", number + 1)))
-            })
-            .collect();
+        let rows = in_order(examples.par_iter().enumerate().map(|(number, example)| {
+            prompted(example, tokenizer, max_length)
+                .map_err(|reason| Error::Option(format!("example {}: {reason}.", number + 1)))
+        }))?;
         let mut all = Dialogues::default();
         for row in rows {
-            match row? {
+            match row {
                 Some((example, cut)) => {
                     all.examples.push(example);
                     all.cut += usize::from(cut);

@@ -24,6 +24,10 @@ mod table;
 mod tokenizer;
 mod windows;
 
+use rayon::prelude::*;
+
+use crate::error::Result;
+
 pub use examples::{Batch, Examples};
 pub use labels::{Labels, Targets};
 pub use language::{Asked, Dialogues, Prompted, PromptedExample, Query};
@@ -35,3 +39,10 @@ pub use science::Science;
 pub use table::{About, Cell, Column, Columns, Table};
 pub use tokenizer::{Stretch, TextTokenizer, Tokens, Window};
 pub use windows::{Division, Part, Windows};
+
+/// Collects what threads make, in order. Of several errors the first one in that order is told, whichever thread was
+/// there first: collecting into a `Result` would tell any of them.
+fn in_order<T: Send>(made: impl ParallelIterator<Item = Result<T>>) -> Result<Vec<T>> {
+    let made: Vec<Result<T>> = made.collect();
+    made.into_iter().collect()
+}

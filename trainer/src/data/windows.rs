@@ -5,9 +5,10 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::examples::Examples;
+use super::in_order;
 use super::labels::Targets;
 use super::questions::{Answer, Question, Questions};
-use super::tokenizer::{Stretch, TextTokenizer, Tokens, Window};
+use super::tokenizer::{TextTokenizer, Tokens, Window};
 use crate::error::{Error, Result};
 
 /// Inputs of a model, each a question and a part of its context.
@@ -62,9 +63,7 @@ impl Windows {
         division: Division,
         learned: bool,
     ) -> Result<Windows> {
-        let contexts: Vec<Result<Stretch>> =
-            questions.contexts.par_iter().map(|context| tokenizer.stretch(context)).collect();
-        let contexts = contexts.into_iter().collect::<Result<Vec<Stretch>>>()?;
+        let contexts = in_order(questions.contexts.par_iter().map(|context| tokenizer.stretch(context)))?;
         let make = |question: &Question| {
             let place = question.context;
             let Some((stretch, text)) = contexts.get(place).zip(questions.contexts.get(place)) else {
@@ -86,11 +85,11 @@ impl Windows {
             let targets: Vec<[i64; 2]> = windows.iter().map(target).collect();
             Ok(Made::Windows(windows.into_iter().zip(targets).collect()))
         };
-        let made: Vec<Result<Made>> = questions.questions.par_iter().map(make).collect();
+        let made = in_order(questions.questions.par_iter().map(make))?;
         let (mut tokens, mut targets, mut parts) = (Tokens::default(), Vec::new(), Vec::new());
         let (mut too_long, mut misplaced) = (0, 0);
         for (question, made) in made.into_iter().enumerate() {
-            let windows = match made? {
+            let windows = match made {
                 Made::Windows(windows) => windows,
                 Made::TooLong => {
                     too_long += 1;

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use evenkeel::analysis::Frozen;
 use evenkeel::balance::{
-    BaseRate, Controller, Course, Drift, Gain, InUse, Measure, Plan, Spectra, TOLERANCE, Target, UnitOptions,
-    spread,
+    BaseRate, CLOSELY, Controller, Course, Drift, Gain, InUse, Measure, Plan, Spectra, TOLERANCE, Target,
+    UnitOptions, spread,
 };
 use evenkeel::rebalance::options::{Balance, Interval};
 use evenkeel::{Report, Silent, analyze};
@@ -72,10 +72,6 @@ fn tolerance(controller: Option<&Controller>) -> f64 {
     let way = controller.map(|controller| controller.course().way());
     way.filter(|way| *way > 0.0).map_or(TOLERANCE, |way| TOLERANCE.min(Course::DOUBT * way))
 }
-
-/// The part of the tolerance within which alphas are to be known near the target: a block that is shaken at a
-/// high gain wanders, and would else be taken to stand where it stood when the target was first reached.
-const CLOSELY: f64 = 0.25;
 
 /// The measured weights of every unit that change: parameters, or what has an update.
 fn members(problem: &dyn Problem, plan: &Plan) -> Vec<Vec<Member>> {

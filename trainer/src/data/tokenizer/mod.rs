@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use tokenizers::{Encoding, PostProcessor, PostProcessorWrapper, Tokenizer};
 
+use super::in_order;
 use super::table::Table;
 use crate::error::{Error, Result};
 
@@ -175,22 +176,16 @@ impl TextTokenizer {
         let mut tokens = Tokens::default();
         let count = table.len() * table.choices;
         for start in (0..count).step_by(CHUNK) {
-            let rows: Vec<Result<Row>> = (start..count.min(start + CHUNK))
-                .into_par_iter()
-                .map(|number| {
-                    let row = number / table.choices;
-                    let text = table.texts.get(row).map_or("", String::as_str);
-                    let pair = table.pairs.as_ref().and_then(|pairs| pairs.get(number)).map(String::as_str);
-                    self.row(text, pair, room, table.words.get(row)).map_err(|reason| {
-                        let reason = format!("row {} of {}: {reason}.", row + 1, table.path.display());
-                        Error::Model { path: self.path.clone(), reason }
-                    })
+            let rows = in_order((start..count.min(start + CHUNK)).into_par_iter().map(|number| {
+                let row = number / table.choices;
+                let text = table.texts.get(row).map_or("", String::as_str);
+                let pair = table.pairs.as_ref().and_then(|pairs| pairs.get(number)).map(String::as_str);
+                self.row(text, pair, room, table.words.get(row)).map_err(|reason| {
+                    let reason = format!("row {} of {}: {reason}.", row + 1, table.path.display());
+                    Error::Model { path: self.path.clone(), reason }
                 })
-                .collect();
-            // Of several rows that are wrong the first one is named, whichever thread was there first.
-            for row in rows {
-                tokens.push(&row?);
-            }
+            }))?;
+            rows.iter().for_each(|row| tokens.push(row));
         }
         Ok(tokens)
     }
