@@ -44,9 +44,12 @@ pub fn rebalance(options: &Options) -> Result<bool> {
         );
     }
     let need = problem.memory(options);
-    // What the model takes already is there for it. What a GPU has left, nobody is asked.
-    let available =
-        if device.is_cuda() { None } else { memory::available().map(|bytes| bytes + need.weights) };
+    let left = match device {
+        Device::Cuda(number) => torch::free_memory(number),
+        _ => memory::available(),
+    };
+    // What the model takes already is there for it.
+    let available = left.map(|bytes| bytes + need.weights);
     // A dry run shows everything else first.
     let warning = match need.check(available) {
         Err(error) if options.dry_run => Some(error.to_string()),
@@ -55,7 +58,7 @@ pub fn rebalance(options: &Options) -> Result<bool> {
     if let Some(warning) = warning {
         eprintln!("{warning}");
     }
-    if need.is_tight(available) {
+    if !device.is_cuda() && need.is_tight(available) {
         memory::spare();
     }
     let rate = base_rate(options, problem.examples());

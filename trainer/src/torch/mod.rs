@@ -9,7 +9,7 @@ mod shim;
 pub use bytes::{dtype, to_bytes};
 pub use fused::{AdamRow, AdamStep, SgdRow, SgdStep, clear_gradients, norm, scale};
 pub use recomputed::recomputed;
-pub use shim::{Autocast, load_cuda};
+pub use shim::{Autocast, free_memory, load_cuda};
 
 /// Whether libtorch has kernels for BF16 on this processor, as far as is known: on x86-64 it asks for parts of AVX-512, and without
 /// them a product in BF16 was seen to take more than ten times as long as one in F32.

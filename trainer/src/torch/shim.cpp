@@ -1,8 +1,10 @@
 // The calls of libtorch that tch does not bind. None lets a C++ exception out: each returns a message
 // allocated with malloc, or null where all went well.
 #include <ATen/autocast_mode.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <torch/torch.h>
 
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -163,6 +165,14 @@ char *evenkeel_autocast_bf16(int cuda, int enabled) {
     at::autocast::set_autocast_enabled(device, enabled != 0);
     if (!enabled)
       at::autocast::clear_cache();
+  });
+}
+
+// The bytes that a GPU has left, other programs' use of it taken off.
+char *evenkeel_free_memory(int gpu, uint64_t *bytes) {
+  return guarded([&] {
+    auto index = static_cast<c10::DeviceIndex>(gpu);
+    *bytes = at::getDeviceAllocator(at::kCUDA)->getMemoryInfo(index).first;
   });
 }
 

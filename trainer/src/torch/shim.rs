@@ -6,6 +6,7 @@ use tch::{Device, TchError};
 
 unsafe extern "C" {
     fn evenkeel_autocast_bf16(cuda: c_int, enabled: c_int) -> *mut c_char;
+    fn evenkeel_free_memory(gpu: c_int, bytes: *mut u64) -> *mut c_char;
     fn free(pointer: *mut c_void);
 }
 
@@ -56,5 +57,30 @@ pub fn load_cuda() {
         // SAFETY: a terminated name; libtorch's own initialisers run, as they do in every program
         // that links it. The library stays loaded.
         unsafe { libc::dlopen(c"libtorch_cuda.so".as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+    }
+}
+
+/// The bytes that a GPU, by its number, has left for anybody; `None` where there is no such GPU, or nobody says.
+pub fn free_memory(gpu: usize) -> Option<u64> {
+    // libtorch numbers devices in eight bits.
+    let gpu = i8::try_from(gpu).ok()?;
+    let mut bytes = 0;
+    // SAFETY: the shim writes through the pointer before it returns, and catches every exception.
+    checked(unsafe { evenkeel_free_memory(gpu.into(), &mut bytes) }).ok()?;
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_says_what_it_has_left_and_one_that_is_not_there_nothing() {
+        load_cuda();
+        let count = usize::try_from(tch::Cuda::device_count()).unwrap();
+        for gpu in 0..count {
+            assert!(free_memory(gpu).is_some_and(|bytes| bytes > 0));
+        }
+        assert_eq!([count, 127, 128].map(free_memory), [None; 3]);
     }
 }
