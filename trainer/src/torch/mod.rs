@@ -1,4 +1,4 @@
-//! What tch does not offer: CUDA that is found at run time, bfloat16 autocast, gradient checkpointing,
+//! What tch does not offer: CUDA that is found at run time and the memory it has left, bfloat16 autocast, gradient checkpointing,
 //! optimizers' fused kernels, bytes of any type.
 
 mod bytes;
