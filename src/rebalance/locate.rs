@@ -43,12 +43,11 @@ impl Places<'_> {
         for (origin, file) in [("--trainer", self.named), (VARIABLE, self.variable)] {
             let Some(file) = file else { continue };
             // What was asked for and is not there is no reason to take another one.
-            return match is_program(file) {
-                true => Ok(file.to_path_buf()),
-                false => {
-                    Err(Error::NotFound(format!("{origin} names {}, which is no program.", shown(file))))
-                }
-            };
+            if !is_program(file) {
+                return Err(Error::NotFound(format!("{origin} names {}, which is no program.", shown(file))));
+            }
+            // A bare name is a file here; to start a program it would be looked for on PATH.
+            return Ok(std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf()));
         }
         let on_path =
             self.path.as_deref().map(|path: &OsStr| std::env::split_paths(path).collect::<Vec<_>>());
@@ -115,6 +114,19 @@ mod tests {
         // What the user named is not replaced by something else.
         let wrong = find(Some(&first), None, Some(&beside), true).unwrap_err().to_string();
         assert!(wrong.starts_with("--trainer names "), "{wrong}");
+    }
+
+    /// What was looked at is what is started, wherever PATH leads.
+    #[cfg(unix)]
+    #[test]
+    fn a_relative_name_is_of_the_working_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = program(&dir.path().canonicalize().unwrap(), "named");
+        let up: PathBuf = std::env::current_dir().unwrap().components().skip(1).map(|_| "..").collect();
+        let relative = up.join(file.strip_prefix("/").unwrap());
+        let places = Places { named: Some(&relative), variable: None, beside: None, path: None };
+        let found = places.find().unwrap();
+        assert!(found.is_absolute() && found.canonicalize().unwrap() == file, "{}", found.display());
     }
 
     #[cfg(unix)]
