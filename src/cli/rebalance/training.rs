@@ -9,7 +9,7 @@ use evenkeel::rebalance::presets::Defaults;
 #[command(next_help_heading = "Training")]
 pub struct TrainingArgs {
     /// Passes over the training examples [default: 10; 500 for fields]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     epochs: Option<u64>,
     /// Examples in a batch [default: 16; 20 for fields]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
