@@ -101,8 +101,8 @@ impl Labels {
         }
     }
 
-    /// The labels of a table. Text is a class's name; a whole number (or text that is one) which is no
-    /// name is a class's number, from 0; truth values are names or 0 and 1.
+    /// The labels of a table. Text is a class's name; a whole number (or text that is one) is a class's number,
+    /// from 0, unless classes are named by numbers themselves; truth values are names or 0 and 1.
     ///
     /// # Errors
     /// The row of the first label that does not fit.
@@ -152,7 +152,7 @@ impl Wrong {
 const UNLABELLED: &str = "This looks like a test set without labels.";
 
 /// Names for a message.
-fn listed(names: &[String]) -> String {
+pub(crate) fn listed(names: &[String]) -> String {
     const MOST: usize = 20;
     let mut shown: Vec<String> =
         names.iter().take(MOST).map(|name| format!("`{}`", printable(name))).collect();
@@ -166,7 +166,7 @@ fn hint(error: Error) -> Error {
     match error {
         Error::Data { path, reason } => {
             let reason = format!(
-                "{reason} Those are of the model's configuration; give the names of the labels to train a new head."
+                "{reason} Those are of the model's configuration; --new-head trains a new head for those of the data."
             );
             Error::Data { path, reason }
         }
@@ -244,7 +244,12 @@ fn occurring(table: &Table) -> Result<Vec<String>> {
 fn class(names: &[String], cell: &Cell) -> Result<i64, Wrong> {
     let named = |name: &str| names.iter().position(|other| other == name);
     let name = name_of(cell)?;
-    let number = || integer(cell).and_then(|n| usize::try_from(n).ok()).filter(|n| *n < names.len());
+    // 0 is no place among the names 1, 2 and 3: two labels would be one.
+    let are_numbers = || names.iter().any(|name| name.parse::<i64>().is_ok());
+    let number = || match integer(cell)? {
+        number if are_numbers() => named(&number.to_string()),
+        number => usize::try_from(number).ok().filter(|number| *number < names.len()),
+    };
     let class = named(&name).or_else(number).ok_or(Wrong::Outside)?;
     Ok(class as i64)
 }
@@ -320,6 +325,20 @@ mod tests {
         assert_eq!(classes(&[], &[], &table(&[Cell::Bool(true), Cell::Bool(false)])).unwrap().1, [1, 0]);
     }
 
+    /// A number is a place among names only where these are no numbers: else two labels would become one.
+    #[test]
+    fn names_that_are_numbers_are_no_places() {
+        let refused = refusal(classes(&["1", "2", "3"], &[], &texts(&["1", "0"])));
+        assert_eq!(refused, "train.tsv: row 2, column `label`: `0` is none of the labels `1`, `2`, `3`.");
+        let found = table(&[Cell::Real(2.0), Cell::Text(" 1".to_owned())]);
+        assert_eq!(classes(&["1", "2"], &[], &found).unwrap().1, [1, 0]);
+        let truth = table(&[Cell::Bool(true), Cell::Bool(false)]);
+        assert_eq!(classes(&["1", "0"], &[], &truth).unwrap().1, [0, 1]);
+        // Seen in training: 1, 2, 4 and 5.
+        let seen = Labels::classes(&[], &[], &texts(&["5", "4", "1", "2"])).unwrap();
+        assert!(refusal(seen.read(&texts(&["3"]))).contains("`3` is none of the labels"));
+    }
+
     #[test]
     fn labels_that_do_not_fit_are_refused_in_a_sentence() {
         let data = texts(&["pos", "neutral"]);
@@ -327,7 +346,7 @@ mod tests {
             refusal(classes(&["neg", "pos"], &[], &data)),
             "train.tsv: row 2, column `label`: `neutral` is none of the labels `neg`, `pos`."
         );
-        assert!(refusal(classes(&[], &["neg", "pos"], &data)).ends_with("to train a new head."));
+        assert!(refusal(classes(&[], &["neg", "pos"], &data)).ends_with("a new head for those of the data."));
         assert!(refusal(classes(&["a", "b"], &[], &texts(&["-1"]))).contains("test set without labels"));
         assert!(refusal(classes(&[], &[], &texts(&["-1", "-1"]))).contains("test set without labels"));
         assert!(refusal(classes(&[], &[], &texts(&["a", " "]))).contains("row 2"));

@@ -92,6 +92,22 @@ fn tsv_of_glue_has_no_header_or_broken_rows() {
     assert_eq!(table("x.tsv", "text\t0\na\t1\n", &columns("text", None, "0")).labels, [text("1")]);
 }
 
+/// Nobody can tell which field the tab is in.
+#[test]
+fn a_tab_inside_a_field_of_a_named_column_is_refused() {
+    let wanted = columns("sentence", None, "label");
+    assert_eq!(
+        refusal("x.tsv", "sentence\tlabel\na\t1\na\tb\t1\n", &wanted),
+        "row 2 (line 3) has 3 fields where the header has 2: a tab in one of them shifts the others."
+    );
+    // Nothing is shifted by what is empty, or where no column has a name.
+    assert_eq!(table("x.tsv", "sentence\tlabel\na\t1\t\n", &wanted).labels, [text("1")]);
+    assert_eq!(
+        table("x.tsv", "a\t1\nb\t0\tlicence\n", &columns("0", None, "1")).labels,
+        [text("1"), text("0")]
+    );
+}
+
 #[test]
 fn delimited_files_say_what_is_wrong_and_where() {
     let wanted = columns("text", None, "label");

@@ -107,6 +107,25 @@ fn configuration_decides_on_the_side_and_the_filling() {
     assert!(refused.ends_with("the special token `<cls>` is not in the vocabulary."), "{refused}");
 }
 
+/// Of an empty text a tokenizer that puts nothing around it makes nothing, and a model cannot be given that.
+#[test]
+fn a_row_without_tokens_is_refused_by_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": {"[PAD]": 0, "a": 1}, "unk_token": "[PAD]"},
+    });
+    std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    std::fs::write(folder.path().join("tokenizer_config.json"), "{\"pad_token\": \"[PAD]\"}").unwrap();
+    let tokenizer = TextTokenizer::open(folder.path()).unwrap();
+    assert_eq!(tokenizer.tokenise(&table("a a", None), 8).unwrap().ids(0), [1, 1]);
+    assert_eq!(tokenizer.tokenise(&table("", Some("a")), 8).unwrap().ids(0), [1]);
+    let refused = tokenizer.tokenise(&table(" ", None), 8).unwrap_err().to_string();
+    let expected = "row 1 of texts.jsonl: it has no token at all, and the tokenizer puts none around it.";
+    assert!(refused.ends_with(expected), "{refused}");
+}
+
 #[test]
 fn tokenizers_that_cannot_be_used_are_refused() {
     let folder = tempfile::tempdir().unwrap();

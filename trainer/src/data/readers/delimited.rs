@@ -3,7 +3,8 @@
 //! In CSV a field may stand in double quotes, and then hold commas, line breaks and doubled quotes (RFC 4180).
 //! In TSV a quote is a character like any other, as in GLUE's original files. Some rows of those are broken
 //! off (QQP): in TSV, rows shorter than the header are left out and counted, as the tools that publish GLUE
-//! do. In CSV a row of another length than the header is an error.
+//! do. A row of more fields than the header has a tab in one of them, and which one nobody can tell: an error, as
+//! any other length than the header's is in CSV.
 
 use std::path::Path;
 
@@ -35,6 +36,8 @@ struct Places {
     label: usize,
     /// The number of fields in the first row.
     width: usize,
+    /// The first row says what they are.
+    are_named: bool,
 }
 
 impl Reader for Delimited {
@@ -105,6 +108,7 @@ fn places(path: &Path, columns: &Columns, first: &StringRecord) -> Result<Places
         pair: columns.pair.as_ref().map(|column| column.find(path, &names)).transpose()?,
         label: columns.label.find(path, &names)?,
         width: names.len(),
+        are_named: columns.has_header(),
     })
 }
 
@@ -124,6 +128,16 @@ impl Fields<'_> {
             let hint = if found < width { "is a quote not closed?" } else { "is a comma not in quotes?" };
             let reason = format!(
                 "row {} (line {line}) has {found} fields where the first row of the file has {width}: {hint}",
+                self.row
+            );
+            return Err(malformed(self.path, reason));
+        }
+        let is_more = || self.record.iter().skip(width).any(|field| !field.trim().is_empty());
+        if self.places.are_named && found > width && is_more() {
+            let line = self.record.position().map_or(0, csv::Position::line);
+            let reason = format!(
+                "row {} (line {line}) has {found} fields where the header has {width}: a tab in one of them shifts \
+                 the others.",
                 self.row
             );
             return Err(malformed(self.path, reason));

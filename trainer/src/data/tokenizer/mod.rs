@@ -165,7 +165,7 @@ impl TextTokenizer {
     /// than `max_length` tokens are cut: token by token from the longer text, as transformers' `longest_first`.
     ///
     /// # Errors
-    /// `max_length` leaves no room for text, or cuts off a marked word.
+    /// `max_length` leaves no room for text, or cuts off a marked word; a row without any token.
     pub fn tokenise(&self, table: &Table, max_length: usize) -> Result<Tokens> {
         let specials = self.specials(table.pairs.is_some());
         let Some(room) = max_length.checked_sub(specials).filter(|room| *room > 0) else {
@@ -227,6 +227,9 @@ impl TextTokenizer {
             }
         };
         let (ids, types) = (joined.get_ids().to_vec(), types_of(&joined));
+        if ids.is_empty() {
+            return Err("it has no token at all, and the tokenizer puts none around it".into());
+        }
         Ok(Row { ids, types, words, needed: joined.len() + removed })
     }
 }
