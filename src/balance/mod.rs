@@ -29,5 +29,5 @@ pub use drift::{CLOSELY, Drift, InUse, TOLERANCE};
 pub use mapping::{Gain, Mapping, Measure, OutOfRange};
 pub use rate::{BaseRate, Decay, warmup_steps};
 pub use spectra::{Numbers, Spectra};
-pub use stop::{Better, StopRule, Stopped, Verdict};
+pub use stop::{Better, StopRule, Stopped, Verdict, number_or_nan};
 pub use units::{Plan, Unit, UnitOptions, spread};

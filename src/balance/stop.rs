@@ -1,6 +1,6 @@
 //! When training ends, which state is kept, and the sentence that says why.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Target;
 use crate::text::number;
@@ -62,9 +62,24 @@ pub struct StopRule {
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Best {
-    /// Of the metric; `None` without one, or where it is NaN.
+    /// Of the metric; `None` without one, or where it is not finite.
     merit: Option<f64>,
     epoch: f64,
+}
+
+impl Best {
+    /// Where there is no metric to go by, a later state is the better one.
+    fn is_bettered_by(self, other: Best) -> bool {
+        self.merit.is_none() || other.merit > self.merit
+    }
+}
+
+/// Reads a number for which JSON may have `null`: NaN.
+///
+/// # Errors
+/// It is neither.
+pub fn number_or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 /// What follows from an evaluation.
@@ -100,6 +115,7 @@ pub enum Stopped {
         /// Epochs done.
         epoch: f64,
         /// The metric now.
+        #[serde(deserialize_with = "number_or_nan")]
         now: f64,
         /// The best one.
         best: f64,
@@ -161,13 +177,13 @@ impl StopRule {
     pub fn observe(&mut self, epoch: f64, std: Option<f64>, metric: Option<f64>) -> Verdict {
         let goal = self.target.map(|(target, start)| (start, target.goal(start)));
         let merit = metric.map(|metric| self.better.merit(metric));
-        let now = Best { merit: merit.filter(|merit| !merit.is_nan()), epoch };
-        let is_better = self.best.is_none_or(|best| now.merit > best.merit);
+        let now = Best { merit: merit.filter(|merit| merit.is_finite()), epoch };
+        let is_better = self.best.is_none_or(|best| best.is_bettered_by(now));
         let fell = metric.and_then(|_| self.judge(now));
         let reaches = goal.zip(std).is_some_and(|((_, goal), std)| std <= goal);
         let keep = match self.reached {
             _ if !self.keeps_best => true,
-            Some((best, _)) => reaches && now.merit > best.merit,
+            Some((best, _)) => reaches && best.is_bettered_by(now),
             None => reaches || is_better,
         };
         if keep && (reaches || !self.keeps_best) {
@@ -201,7 +217,7 @@ impl StopRule {
     /// What the metric alone says.
     fn judge(&mut self, now: Best) -> Option<Stopped> {
         let best = match self.best {
-            Some(best) if now.merit <= best.merit => best,
+            Some(best) if !best.is_bettered_by(now) => best,
             _ => {
                 (self.without_better, self.below, self.best) = (0, 0, Some(now));
                 return None;
@@ -358,6 +374,23 @@ mod tests {
         assert_eq!(rule.observe(1.0, None, Some(f64::NAN)).stopped, None);
         assert_eq!(rule.observe(1.0, None, Some(0.5)), Verdict { keep: true, stopped: None });
         assert!(rule.observe(1.0, None, Some(f64::NAN)).stopped.is_some());
+    }
+
+    /// A correlation with labels that are all alike, an operator whose predictions overflow.
+    #[test]
+    fn a_metric_that_is_no_number_is_never_the_best_and_can_be_written_down() {
+        let mut rule = StopRule::new(None, None, Some(0.1), Better::Less, 0, 10, true);
+        // Without any number the last state is the result.
+        let seen = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(|m| rule.observe(1.0, None, Some(m)));
+        assert_eq!(seen, [Verdict { keep: true, stopped: None }; 3]);
+        assert!(rule.observe(2.0, None, Some(0.5)).keep);
+        let text = serde_json::to_string(&rule).unwrap();
+        assert_eq!(serde_json::from_str::<StopRule>(&text).unwrap(), rule);
+        let stopped = rule.observe(3.0, None, Some(f64::NAN)).stopped.unwrap();
+        let text = serde_json::to_string(&stopped).unwrap();
+        let again: Stopped = serde_json::from_str(&text).unwrap();
+        assert_eq!(again.sentence(), stopped.sentence());
+        assert!(stopped.sentence().contains("the metric is NaN"), "{}", stopped.sentence());
     }
 
     #[test]

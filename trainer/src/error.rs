@@ -70,6 +70,18 @@ pub enum Error {
         /// Optimizer steps done.
         step: u64,
     },
+    /// All that the model says of an example is NaN.
+    #[error("what the model gives in an evaluation is NaN: its weights cannot be trained.")]
+    NotANumber,
+    /// The same, or weights that are not finite, after steps that had a finite loss.
+    #[error(
+        "the model is no longer one after step {step}: its weights, or what it gives, are NaN or infinite. The last \
+             good state is kept; a lower --learning-rate or --s may help."
+    )]
+    Broken {
+        /// Optimizer steps done.
+        step: u64,
+    },
     /// The loss is no longer a number.
     #[error(
         "the loss or its gradient is no longer finite at step {step} (loss {loss}): the last good state is kept; \

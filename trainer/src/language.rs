@@ -80,7 +80,7 @@ impl Language {
         max_length: usize,
         device: Device,
     ) -> Result<(Language, Vec<String>)> {
-        let base = Base::open(options, max_length)?;
+        let base = Base::open(options, max_length, device)?;
         let mut notes = Vec::new();
         let mut tokens = |examples: &[PromptedExample], what: &str| {
             let tokens = Dialogues::new(examples, &base.tokenizer, max_length)?;
@@ -151,6 +151,9 @@ impl Language {
             let probabilities = logits.f_log_softmax(-1, Kind::Float)?;
             let wanted = probabilities.f_gather(1, &tokens.f_unsqueeze(1)?, false)?.f_squeeze_dim(1)?;
             let wanted = Vec::<f32>::try_from(wanted.f_to_device(Device::Cpu)?)?;
+            if wanted.iter().any(|value| value.is_nan()) {
+                return Err(Error::NotANumber);
+            }
             let places = examples
                 .iter()
                 .zip(asked)
@@ -250,6 +253,12 @@ impl Problem for Language {
         let (learned, evaluated) = (of(&learned, options.training.batch), of(&evaluated, self.evaluated));
         let sizes = memory::Sizes::of(&self.pretrained);
         memory::need(&options.optimizer, &options.training, &sizes, learned, evaluated)
+    }
+
+    /// The tokens of the answers.
+    fn weight(&self, examples: &[usize]) -> f64 {
+        let of = |example: &usize| self.train.get(*example).map_or(0, |example| example.learned.asked.len());
+        examples.iter().map(of).sum::<usize>() as f64
     }
 
     /// The mean over the tokens of the answers.

@@ -4,7 +4,7 @@
 //! OUT/                 config.json, tokenizer, model.safetensors: the result, once there is one;
 //!                      or adapter_config.json, adapter_model.safetensors
 //! OUT/report.json      what happened
-//! OUT/training/        log.csv, log.jsonl, events…, state/, best/ or last/, samples/ (of fields)
+//! OUT/training/        log.csv, log.jsonl, events…, state/, model-STEP/ until the end, samples/ (of fields)
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -135,7 +135,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let output = Output::check(&dir.path().join("out"), None, false).unwrap();
         output.create().unwrap();
-        let best = output.training().join("best");
+        let best = output.training().join("model-3");
         std::fs::create_dir(&best).unwrap();
         for name in ["config.json", "model.safetensors"] {
             std::fs::write(best.join(name), name).unwrap();

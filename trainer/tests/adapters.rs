@@ -175,6 +175,27 @@ fn a_language_model_learns_its_answers() {
     assert_eq!(report["spectra_after"]["blocks"], analyze(&place, "model --adapter adapter")["blocks"]);
 }
 
+/// Answers of several lengths: every token counts alike, however the examples of a step are divided.
+#[test]
+fn batches_that_are_added_up_count_by_their_answers() {
+    let place = decoder();
+    let line = |i: usize| {
+        let answer = if i % 8 < 4 { " great" } else { " poor long short plot" };
+        json!({"question": "film one", "answer": answer}).to_string() + "\n"
+    };
+    place.write("prompts.jsonl", &(0..24).map(line).collect::<String>());
+    let losses = |output: &str, more: &str| -> Vec<f64> {
+        place.run(output, &format!("{PROMPTS} --epochs 2 {more}"), 0);
+        place.log(output).iter().map(|record| record["loss"].as_f64().unwrap()).collect()
+    };
+    let whole = losses("whole", "--batch 8");
+    let parts = losses("parts", "--batch 2 --accumulate 4");
+    assert_eq!(whole.len(), 6);
+    for (one, other) in parts.iter().zip(&whole) {
+        assert!((one - other).abs() < 1e-4, "{one} {other}");
+    }
+}
+
 #[test]
 fn a_decoder_classifies() {
     let place = Place::new().with_sentences();

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::base::Base;
 use crate::data::Examples;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::{self, Batch, Need};
 use crate::model::{self, Pretrained, Task};
 use crate::training::{Mode, evaluation_batch};
@@ -93,6 +93,10 @@ impl Encoder {
             )?;
             let numbers = found.len() / chosen.len().max(1);
             for (example, values) in chosen.iter().zip(found.chunks_exact(numbers.max(1))) {
+                // Of a span what stands in the place of filling may be NaN.
+                if values.iter().all(|value| value.is_nan()) {
+                    return Err(Error::NotANumber);
+                }
                 each(*example, values);
             }
             passed += chosen.len();

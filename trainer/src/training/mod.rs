@@ -1,9 +1,11 @@
 //! The loop, and what it asks of a model and its data. It knows nothing of text.
 
 mod anchors;
+mod asked;
 mod balancer;
 mod events;
 mod log;
+mod models;
 mod problem;
 mod progress;
 mod run;

@@ -74,7 +74,8 @@ pub enum Mode {
 pub struct Score {
     /// The metric's name, as in logs.
     pub name: String,
-    /// Its value.
+    /// Its value; NaN, in JSON `null`, where there is none.
+    #[serde(deserialize_with = "evenkeel::balance::number_or_nan")]
     pub value: f64,
     /// Which way it is better.
     pub better: Better,
@@ -115,6 +116,11 @@ pub trait Problem {
 
     /// The number of training examples.
     fn examples(&self) -> usize;
+
+    /// How much some training examples count together: the loss of a batch is a mean over so many.
+    fn weight(&self, examples: &[usize]) -> f64 {
+        examples.len() as f64
+    }
 
     /// The number of examples that an evaluation looks at.
     fn evaluation_examples(&self) -> usize;

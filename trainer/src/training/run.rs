@@ -7,10 +7,13 @@ use std::time::Instant;
 use evenkeel::balance::{BaseRate, Better, StopRule, Stopped, Verdict};
 use evenkeel::rebalance::options::{Keep, Stop, Training};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tch::Tensor;
 
+use super::asked::difference;
 use super::balancer::{self, Balancer};
 use super::log::{Logs, Record};
+use super::models::Models;
 use super::problem::{Problem, Score};
 use super::progress::Bar;
 use super::state::{self, States};
@@ -40,6 +43,8 @@ pub struct Settings<'a> {
     pub quiet: bool,
     /// What is trained on what, above the picture.
     pub title: &'a str,
+    /// All that decides over the steps: a run is resumed with the same only.
+    pub asked: &'a Value,
 }
 
 /// A run that has come to its end.
@@ -62,6 +67,8 @@ pub struct Finished {
 /// All that a run goes on from, but for tensors.
 #[derive(Serialize, Deserialize)]
 struct State {
+    /// What was asked for at the start.
+    asked: Value,
     /// Optimizer steps done.
     step: u64,
     rule: StopRule,
@@ -69,6 +76,8 @@ struct State {
     before: Vec<Score>,
     best: Option<Vec<Score>>,
     latest: Vec<Score>,
+    /// The name of the model that is the result so far.
+    model: Option<String>,
     /// Why it ended, once it has: what is left then is to put the result in its place.
     stopped: Option<Stopped>,
     seconds: (f64, f64),
@@ -77,17 +86,6 @@ struct State {
 /// The number of optimizer steps of an epoch: the last one may have fewer examples.
 pub fn steps_per_epoch(examples: usize, training: &Training) -> u64 {
     examples.div_ceil(training.batch).div_ceil(training.accumulation) as u64
-}
-
-/// Puts models back that a killed run had moved out of the way, and not yet replaced.
-fn recover_models(directory: &Path) -> Result<()> {
-    for name in ["best", "last"] {
-        let (place, old) = (directory.join(name), directory.join(format!("{name}.old")));
-        if old.is_dir() && !place.exists() {
-            std::fs::rename(&old, &place).map_err(Error::io("rename", &old))?;
-        }
-    }
-    Ok(())
 }
 
 /// The tensors of a model's state by name: what is trained, and what is not.
@@ -104,6 +102,7 @@ pub struct Run<'a> {
     balancer: Balancer,
     state: State,
     states: States,
+    models: Models,
     bar: Bar,
 }
 
@@ -130,23 +129,26 @@ impl<'a> Run<'a> {
         let epochs = settings.training.epochs;
         let rule = StopRule::new(target, patience, max_metric_drop, better, grace, epochs, keeps_best);
         let state = State {
+            asked: settings.asked.clone(),
             step: 0,
             rule,
             balancer: balancer.numbers().clone(),
             latest: before.clone(),
             before,
             best: None,
+            model: None,
             stopped: None,
             seconds: (0.0, 0.0),
         };
-        let states = States::in_directory(settings.directory);
-        Ok(Run { settings, problem, optimizer, balancer, state, states, bar })
+        let (states, models) =
+            (States::in_directory(settings.directory), Models::in_directory(settings.directory));
+        Ok(Run { settings, problem, optimizer, balancer, state, states, models, bar })
     }
 
     /// Continues a run from its directory; `None` where it was stopped before its first state.
     ///
     /// # Errors
-    /// Those of reading; a state of another model.
+    /// Those of reading; a state of another model, or of a run that was asked for something else.
     pub fn resume(
         settings: Settings<'a>,
         problem: &'a dyn Problem,
@@ -155,7 +157,13 @@ impl<'a> Run<'a> {
     ) -> Result<Option<Run<'a>>> {
         let states = States::in_directory(settings.directory);
         let Some(saved) = states.load::<State>()? else { return Ok(None) };
-        recover_models(settings.directory)?;
+        if let Some(difference) = difference(&saved.state.asked, settings.asked) {
+            return Err(Error::Option(format!(
+                "--resume goes on with what the run began with, and nothing else: {difference}."
+            )));
+        }
+        let models = Models::in_directory(settings.directory);
+        models.keep_only(saved.state.model.as_deref())?;
         let parameters = problem.parameters();
         state::restore(saved.parameters, &of_model(problem))?;
         let (anchors, moments): (Vec<_>, Vec<_>) =
@@ -164,13 +172,13 @@ impl<'a> Run<'a> {
         let mut balancer = Balancer::resume(problem, setting, saved.state.balancer.clone())?;
         balancer.restore(&anchors, problem)?;
         let bar = Bar::new(saved.state.step, settings.rate.steps, settings.quiet);
-        Ok(Some(Run { settings, problem, optimizer, balancer, state: saved.state, states, bar }))
+        Ok(Some(Run { settings, problem, optimizer, balancer, state: saved.state, states, models, bar }))
     }
 
     /// Trains until a rule ends it.
     ///
     /// # Errors
-    /// [`Error::Diverged`], [`Error::Interrupted`], what libtorch says, and those of writing. The last saved
+    /// [`Error::Diverged`], [`Error::Broken`], [`Error::Interrupted`], what libtorch says, and those of writing. The last saved
     /// state stays.
     pub fn finish(mut self) -> Result<Finished> {
         let units: Vec<String> = self.balancer.plan().units.iter().map(|unit| unit.name.clone()).collect();
@@ -184,6 +192,7 @@ impl<'a> Run<'a> {
             self.state.seconds.0 += record.seconds;
             self.state.seconds.1 += record.seconds_spectra;
             let epoch_ends = self.state.step.is_multiple_of(self.settings.rate.steps_per_epoch);
+            let model = self.state.model.clone();
             if epoch_ends {
                 self.state.stopped = self.evaluate(&mut record)?;
             }
@@ -197,7 +206,7 @@ impl<'a> Run<'a> {
             let interrupted = INTERRUPTED.load(Ordering::Relaxed);
             let due =
                 self.settings.training.save_steps.map_or(epoch_ends, |n| self.state.step.is_multiple_of(n));
-            if due || interrupted || self.state.stopped.is_some() {
+            if due || interrupted || self.state.model != model || self.state.stopped.is_some() {
                 logs.flush()?;
                 self.save()?;
             }
@@ -295,7 +304,7 @@ impl<'a> Run<'a> {
         let mut total = 0.0;
         for (number, batch) in examples.chunks(self.settings.training.batch).enumerate() {
             reseed(self.settings.training.seed, step, 2 * number as u64 + pass);
-            let share = batch.len() as f64 / examples.len() as f64;
+            let share = self.problem.weight(batch) / self.problem.weight(examples);
             let loss = self.problem.loss(batch)?.f_mul_scalar(share)?;
             loss.f_backward()?;
             total += loss.f_double_value(&[])?;
@@ -319,7 +328,10 @@ impl<'a> Run<'a> {
         record.alpha_std = std;
         record.alphas = self.balancer.alphas();
         give_back();
-        let scores = self.problem.evaluate(&mut |done, of| self.bar.evaluating(done, of))?;
+        let scores = match self.problem.evaluate(&mut |done, of| self.bar.evaluating(done, of)) {
+            Err(Error::NotANumber) => return Err(self.broken()),
+            scores => scores?,
+        };
         give_back();
         record.scores = scores.iter().map(|score| (score.name.clone(), score.value)).collect();
         let metric = scores.first().map(|score| score.value);
@@ -327,77 +339,52 @@ impl<'a> Run<'a> {
         let merit = metric.map(|metric| self.state.rule.better.merit(metric));
         record.notes.extend(merit.and_then(|merit| self.balancer.evaluated(step, merit)));
         if self.settings.keep == Keep::Best && keep {
-            self.write_model("best")?;
+            self.state.model = Some(self.models.write(self.problem, step)?);
             self.state.best = Some(scores.clone());
         }
         self.state.latest = scores;
         if stopped.is_some() && self.settings.keep == Keep::Last {
-            self.write_model("last")?;
+            self.state.model = Some(self.models.write(self.problem, step)?);
         }
         Ok(stopped)
     }
 
-    /// Writes the model beside its place, and then into it.
-    fn write_model(&self, name: &str) -> Result<()> {
-        let place = self.settings.directory.join(name);
-        let new = self.settings.directory.join(format!("{name}.new"));
-        for old in [&new, &self.settings.directory.join(format!("{name}.old"))] {
-            if old.exists() {
-                std::fs::remove_dir_all(old).map_err(Error::io("remove", old))?;
-            }
-        }
-        std::fs::create_dir(&new).map_err(Error::io("create", &new))?;
-        self.problem.write(&new)?;
-        if place.exists() {
-            let old = self.settings.directory.join(format!("{name}.old"));
-            std::fs::rename(&place, &old).map_err(Error::io("rename", &place))?;
-            std::fs::rename(&new, &place).map_err(Error::io("rename", &new))?;
-            return std::fs::remove_dir_all(&old).map_err(Error::io("remove", &old));
-        }
-        std::fs::rename(&new, &place).map_err(Error::io("rename", &new))
+    fn broken(&self) -> Error {
+        self.bar.clear();
+        Error::Broken { step: self.state.step }
     }
 
+    /// Saves the state, in place of the one before, if it is one to go on from.
     fn save(&mut self) -> Result<()> {
+        for (_, tensor) in of_model(self.problem) {
+            if tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
+                return Err(self.broken());
+            }
+        }
         self.state.balancer = self.balancer.numbers().clone();
         let parameters = self.problem.parameters();
         let mut more = self.optimizer.state(parameters)?;
         more.extend(self.balancer.tensors());
         let more: Vec<(&str, &Tensor)> = more.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        self.states.save(&self.state, &of_model(self.problem), &more)
+        self.states.save(&self.state, &of_model(self.problem), &more)?;
+        self.models.keep_only(self.state.model.as_deref())
     }
 
     fn result(self) -> Result<Finished> {
-        let State { step, before, best, latest, stopped, seconds, .. } = self.state;
+        let State { step, before, best, latest, model, stopped, seconds, .. } = self.state;
         let planned = Stopped::Epochs { epochs: self.settings.training.epochs, missed: None };
-        let (name, result) = match (self.settings.keep, best) {
-            (Keep::Best, Some(best)) => ("best", best),
-            _ => ("last", latest),
+        let result = match (self.settings.keep, best) {
+            (Keep::Best, Some(best)) => best,
+            _ => latest,
         };
+        let model = model.ok_or_else(|| Error::Option("the run has written no model.".to_owned()))?;
         Ok(Finished {
             stopped: stopped.unwrap_or(planned),
             steps: step,
             before,
             result,
-            model: self.settings.directory.join(name),
+            model: self.models.path(&model),
             seconds,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Killed between the two renames of a model.
-    #[test]
-    fn a_model_that_was_moved_away_comes_back() {
-        let directory = tempfile::tempdir().unwrap();
-        let at = |name: &str| directory.path().join(name);
-        for name in ["best.old", "last.old", "last"] {
-            std::fs::create_dir(at(name)).unwrap();
-        }
-        recover_models(directory.path()).unwrap();
-        assert!(at("best").is_dir() && !at("best.old").exists());
-        assert!(at("last").is_dir() && at("last.old").is_dir());
     }
 }

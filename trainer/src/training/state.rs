@@ -92,7 +92,8 @@ fn write_tensors(path: &Path, tensors: &[(&str, &Tensor)]) -> Result<()> {
     files::write_tensors(path, &stored.collect::<Result<Vec<_>>>()?)
 }
 
-fn remove(directory: &Path) -> Result<()> {
+/// Removes a directory, if it is there.
+pub(super) fn remove(directory: &Path) -> Result<()> {
     match std::fs::remove_dir_all(directory) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Error::io("remove", directory)(error))
