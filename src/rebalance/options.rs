@@ -12,7 +12,7 @@ use crate::Settings;
 use crate::balance::{Decay, Gain, Mapping, Measure, Target};
 
 /// The version of [`Request`]: a trainer of another one refuses it.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// What the trainer is started with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -102,6 +102,8 @@ pub struct TextData {
     pub labels: Vec<String>,
     /// The labels are numbers to be predicted.
     pub regression: bool,
+    /// The head begins at random even where the model has one of this kind.
+    pub new_head: bool,
     /// The metrics of an evaluation; the first one decides which state is best.
     pub metrics: Vec<MetricName>,
     /// Take only a part of the training examples.

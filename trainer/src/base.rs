@@ -1,11 +1,12 @@
 //! What every problem with texts begins with: a model's directory and its tokenizer, that they belong together,
 //! and the model for a task.
 
-use evenkeel::rebalance::options::Options;
+use evenkeel::rebalance::options::{Data, Options};
 use tch::Device;
 
 use crate::data::TextTokenizer;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::model::{Directory, Pretrained, Settings, Task};
 
 /// A model's directory, with nothing of its weights read yet, and its tokenizer.
@@ -18,11 +19,11 @@ pub struct Base {
 }
 
 impl Base {
-    /// Opens both, for inputs of at most so many tokens.
+    /// Opens both, for inputs of at most so many tokens, to be trained on a device.
     ///
     /// # Errors
-    /// Those of reading; [`Error::Option`] where the model takes no such inputs.
-    pub fn open(options: &Options, max_length: usize) -> Result<Base> {
+    /// Those of reading; [`Error::Option`] where the model takes no such inputs, or does not fit into the memory.
+    pub fn open(options: &Options, max_length: usize, device: Device) -> Result<Base> {
         let model = options.model.as_deref();
         let model = model.ok_or_else(|| Error::Option("texts need a model to start from.".to_owned()))?;
         let mut directory = Directory::open(model)?;
@@ -32,6 +33,10 @@ impl Base {
                 "the model takes at most {longest} tokens: --max-length {longest}."
             )));
         }
+        let (is_frozen, training) = (options.lora.is_some(), &options.training);
+        let bytes = directory.bytes(is_frozen && training.bf16);
+        let left = memory::left(device);
+        memory::check_model(bytes, !is_frozen, &options.optimizer, training, left, options.dry_run)?;
         let tokenizer = TextTokenizer::open(directory.path())?;
         directory.set_padding(usize::try_from(tokenizer.pad()).unwrap_or(usize::MAX));
         Ok(Base { directory, tokenizer })
@@ -60,7 +65,7 @@ impl Base {
         let settings = Settings {
             device,
             seed: options.training.seed,
-            new_head: false,
+            new_head: matches!(&options.data, Data::Text(data) if data.new_head),
             recompute: options.training.checkpointing,
             bf16: options.training.bf16,
         };
@@ -70,10 +75,11 @@ impl Base {
         };
         let mut notes = Vec::new();
         if !pretrained.initialised().is_empty() {
-            notes.push(format!(
-                "The checkpoint has no head for this task; these begin at random: {}.",
-                pretrained.initialised().join(", ")
-            ));
+            let why = match settings.new_head {
+                true => "A new head was asked for",
+                false => "The checkpoint has no head for this task",
+            };
+            notes.push(format!("{why}; these begin at random: {}.", pretrained.initialised().join(", ")));
         }
         Ok((pretrained, notes))
     }

@@ -6,6 +6,7 @@ use evenkeel::balance::{BaseRate, warmup_steps};
 use evenkeel::rebalance::fields::Fields;
 use evenkeel::rebalance::options::{Balance, Data, OptimizerKind, Options};
 use evenkeel::{Checkpoint, OpenOptions, Report, Silent, analyze};
+use serde_json::{Map, Value};
 use tch::{Cuda, Device};
 
 use crate::error::{Error, Result};
@@ -44,12 +45,8 @@ pub fn rebalance(options: &Options) -> Result<bool> {
         );
     }
     let need = problem.memory(options);
-    let left = match device {
-        Device::Cuda(number) => torch::free_memory(number),
-        _ => memory::available(),
-    };
     // What the model takes already is there for it.
-    let available = left.map(|bytes| bytes + need.weights);
+    let available = memory::left(device).map(|bytes| bytes + need.weights);
     // A dry run shows everything else first.
     let warning = match need.check(available) {
         Err(error) if options.dry_run => Some(error.to_string()),
@@ -111,7 +108,7 @@ fn train(
     output: &Output,
 ) -> Result<Finished> {
     let directory = output.training();
-    let title = title(options);
+    let (title, asked) = (title(options), asked(options, problem)?);
     let settings = training::Settings {
         training: &options.training,
         stop: &options.stop,
@@ -120,6 +117,7 @@ fn train(
         directory: &directory,
         quiet: options.quiet,
         title: &title,
+        asked: &asked,
     };
     if options.resume
         && let Some(run) = Run::resume(settings, problem, optimizer(options), setting)?
@@ -172,6 +170,29 @@ fn result(options: &Options, output: &Output) -> Result<Checkpoint> {
         ..OpenOptions::default()
     };
     Ok(Checkpoint::open(base, &options_of_base)?)
+}
+
+/// What decides over a run's steps. Not where files lie, what is shown, how often states are saved, or what computes.
+fn asked(options: &Options, problem: &dyn Problem) -> Result<Value> {
+    let failed = |e: serde_json::Error| Error::io("write", &options.output)(e.into());
+    let mut asked = serde_json::to_value(options).map_err(failed)?;
+    let aside = |value: &mut Value, names: &[&str]| {
+        if let Value::Object(entries) = value {
+            entries.retain(|name, _| !names.contains(&name.as_str()));
+        }
+    };
+    aside(&mut asked, &["model", "output", "resume", "dry_run", "quiet"]);
+    if let Some(training) = asked.get_mut("training") {
+        aside(training, &["device", "threads", "save_steps"]);
+    }
+    for kind in asked.get_mut("data").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
+        aside(kind, &["train", "eval", "pictures"]);
+    }
+    if let Value::Object(entries) = &mut asked {
+        entries.insert("training examples".to_owned(), problem.examples().into());
+        entries.insert("evaluation examples".to_owned(), problem.evaluation_examples().into());
+    }
+    Ok(asked)
 }
 
 /// What is trained on what, in a line.

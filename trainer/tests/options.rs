@@ -118,6 +118,43 @@ fn numbers_are_predicted() {
     assert!(report["after"][0]["value"].as_f64().is_some());
 }
 
+/// One example to evaluate on has no correlation with anything.
+#[test]
+fn a_metric_that_cannot_exist_is_refused() {
+    let place = Place::new();
+    let line = |i: usize| format!("film one\t{i}.5\n");
+    place.write("train.tsv", &("sentence\tlabel\n".to_owned() + &(0..12).map(line).collect::<String>()));
+    let said = place.run("out", "--train train.tsv --regression --epochs 1", 2);
+    assert!(said.contains("(1 example)") && said.contains("--eval-fraction"), "{said}");
+    assert!(!place.path("out").exists());
+}
+
+#[test]
+fn a_head_for_other_labels_is_replaced_when_that_is_asked_for() {
+    let place = Place::new().with_sentences();
+    place.train("two", "--epochs 1");
+    fs::rename(place.path("model"), place.path("bare")).unwrap();
+    fs::rename(place.path("two"), place.path("model")).unwrap();
+    let labels = ["bad", "fair", "good"];
+    let line = |i: usize| json!({"text": "film one", "label": labels[i % 3]}).to_string() + "\n";
+    place.write("three.jsonl", &(0..24).map(line).collect::<String>());
+    let three = "--train three.jsonl --eval three.jsonl --epochs 1";
+    for more in ["", "--labels bad,fair,good"] {
+        let said = place.run("three", &format!("{three} {more}"), 2);
+        assert!(said.contains("--new-head begins with one for the data"), "{said}");
+    }
+    let said = place.run("three", &format!("{three} --new-head"), 0);
+    assert!(said.contains("A new head was asked for; these begin at random: classifier.weight"), "{said}");
+    assert!(said.contains("The classes are the labels that occur: `bad`, `fair`, `good`."), "{said}");
+    let config: Value = serde_json::from_slice(&fs::read(place.path("three/config.json")).unwrap()).unwrap();
+    assert_eq!(config["id2label"], json!({"0": "bad", "1": "fair", "2": "good"}));
+    // And from there it is that model's own head.
+    fs::rename(place.path("model"), place.path("two")).unwrap();
+    fs::rename(place.path("three"), place.path("model")).unwrap();
+    let said = place.run("again", three, 0);
+    assert!(!said.contains("begin at random"), "{said}");
+}
+
 /// The public layouts of tasks: MRPC's original TSV, with quotes that mean nothing; a domain set's JSONL
 /// with extra fields; columns of Parquet.
 #[test]
@@ -203,6 +240,52 @@ fn memory_follows_from_the_sizes() {
     assert!((2.0 * four - eight).abs() < 0.2, "{four} {eight}");
     let [checkpointed, ..] = planned(&place, "--batch 8 --gradient-checkpointing");
     assert!(checkpointed < 0.6 * eight, "{checkpointed} {eight}");
+}
+
+/// A terabyte of embeddings, all of it a hole in the file: nothing of it is read to see that it does not fit.
+#[cfg(unix)]
+#[test]
+fn a_model_larger_than_the_memory_is_refused_before_it_is_read() {
+    use std::io::Write as _;
+
+    const WIDE: usize = 256;
+    let place = Place::new().with_sentences();
+    // The most words that a model may have.
+    let rows = 1usize << 24;
+    let wide = |name: &str, shape: &[usize]| -> Vec<usize> {
+        let mut shape: Vec<usize> = shape.iter().map(|n| if *n < HIDDEN { *n } else { n * WIDE }).collect();
+        if name.contains("word_embeddings") {
+            shape[0] = rows;
+        }
+        shape
+    };
+    let (mut end, mut narrow) = (0, 0);
+    let mut entry = |name: &str, shape: Vec<usize>| {
+        let (start, elements) = (end, shape.iter().product::<usize>());
+        end += 4 * elements;
+        narrow += if shape.len() > 1 { 2 * elements } else { 4 * elements };
+        (name.to_owned(), json!({"dtype": "F32", "shape": shape, "data_offsets": [start, end]}))
+    };
+    let header: serde_json::Map<String, Value> =
+        tensors().iter().map(|(name, shape)| entry(name, wide(name, shape))).collect();
+    let mut header = serde_json::to_string(&header).unwrap();
+    header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
+    let mut file = fs::File::create(place.path("model/model.safetensors")).unwrap();
+    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(header.as_bytes()).unwrap();
+    file.set_len((8 + header.len() + end) as u64).unwrap();
+    let path = place.path("model/config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["vocab_size"] = json!(rows);
+    config["hidden_size"] = json!(WIDE * HIDDEN);
+    config["intermediate_size"] = json!(2 * WIDE * HIDDEN);
+    fs::write(path, config.to_string()).unwrap();
+    for (more, need) in [("", end), ("--dry-run", end), ("--lora 4 --bf16", narrow)] {
+        let said = place.run("no", &format!("{USUAL} {more}"), 2);
+        let need = evenkeel::text::bytes(need as u64);
+        assert!(said.contains(&format!("too little memory: the weights alone need {need}, and ")), "{said}");
+        assert!(!place.path("no").exists());
+    }
 }
 
 /// Steps enough that a kill finds the run at work, with states all along.

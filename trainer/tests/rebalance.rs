@@ -53,6 +53,7 @@ fn options(directory: &Path, output: &str) -> Options {
             label: None,
             labels: Vec::new(),
             regression: false,
+            new_head: false,
             metrics: vec![MetricName::Accuracy, MetricName::Matthews],
             subsample: Subsample { ratio: 1.0, choice: Choice::First },
             max_length: 12,
@@ -206,13 +207,21 @@ fn a_resumed_run_gives_the_same_bits() {
 
     // A run that has come to its end has nothing left to do, whether or not its result was in place.
     let training = parts.output.join("training");
-    std::fs::create_dir(training.join("last")).unwrap();
-    std::fs::rename(parts.output.join("config.json"), training.join("last/config.json")).unwrap();
+    std::fs::create_dir(training.join("model-6")).unwrap();
+    std::fs::rename(parts.output.join("config.json"), training.join("model-6/config.json")).unwrap();
     for _ in 0..2 {
         rebalance(&parts).unwrap();
         assert!(bytes(&whole) == bytes(&parts));
         assert_eq!(without_times(&whole.output), without_times(&parts.output));
     }
+    // Other options would make other steps of those that are left.
+    parts.training.epochs = 3;
+    let message = rebalance(&parts).unwrap_err().to_string();
+    assert!(message.ends_with("nothing else: training.epochs was 1 and is 3."), "{message}");
+    parts.training.epochs = 1;
+    text(&mut parts).subsample.ratio = 0.5;
+    let message = rebalance(&parts).unwrap_err().to_string();
+    assert!(message.contains("data.text.subsample.ratio was 1.0 and is 0.5"), "{message}");
 }
 
 #[test]

@@ -105,7 +105,8 @@ pub(super) struct DataArgs {
     /// Columns, labels, metrics and settings of a known task
     #[arg(long, value_name = "TASK", value_parser = PossibleValuesParser::new(PRESETS.iter().map(|p| PossibleValue::new(p.name).help(p.about))))]
     preset: Option<String>,
-    /// Column of the text, by name or number from 0 [default: the preset's, else text or sentence]
+    /// Column of the text, by name or number from 0; where all columns are given by number, a CSV or TSV file has
+    /// no header [default: the preset's, else text or sentence]
     #[arg(long, value_name = "COLUMN")]
     text: Option<String>,
     /// Column of the second text, for tasks on pairs
@@ -126,6 +127,9 @@ pub(super) struct DataArgs {
     /// The label is a number to be predicted
     #[arg(long)]
     regression: bool,
+    /// Begin with a head at random even where the model has one: for other labels than it was made for
+    #[arg(long, conflicts_with = "prompt")]
+    new_head: bool,
     /// What evaluations report; the first decides which state is best (may be given several times)
     /// [default: the preset's, else accuracy, or pearson-spearman]
     #[arg(long, value_name = "METRIC", value_parser = PossibleValuesParser::new(MetricName::ALL.map(MetricName::name)))]
@@ -304,6 +308,7 @@ impl DataArgs {
             ("--prompt", self.prompt.is_some()),
             ("--answer", self.answer.is_some()),
             ("--regression", self.regression),
+            ("--new-head", self.new_head),
             ("--metric", !self.metric.is_empty()),
             ("--max-length", self.max_length.is_some()),
             ("--eval-fraction", self.eval_fraction.is_some()),
@@ -348,6 +353,9 @@ impl DataArgs {
         if form != Form::Texts {
             self.refuse_columns()?;
         }
+        if form == Form::Letters && self.new_head {
+            bail!("--new-head is for classes and numbers; a language model's head is its vocabulary.");
+        }
         let regression = self.regression || preset.is_some_and(|p| p.regression);
         if regression && !self.labels.is_empty() {
             bail!("--labels names classes, but a regression has none.");
@@ -379,6 +387,7 @@ impl DataArgs {
             label: self.label.clone(),
             labels,
             regression,
+            new_head: self.new_head,
             metrics,
             subsample,
             max_length: self.max_length.unwrap_or(defaults.max_length),

@@ -16,9 +16,11 @@ mod heap;
 
 use evenkeel::rebalance::options::{Optimizer, OptimizerKind, Training};
 use evenkeel::text::bytes as shown;
+use tch::Device;
 
 use crate::error::{Error, Result};
 use crate::model::{Config, Pretrained};
+use crate::torch;
 
 pub use heap::{give_back, settle, spare};
 
@@ -213,6 +215,44 @@ impl Need {
     }
 }
 
+/// Checks, before anything of a model's weights is read, that they fit, and with them what training them takes,
+/// whatever the batch; a dry run has to hold the weights alone. `bytes` is what they take at least, `learning` whether
+/// they are trained and not frozen.
+///
+/// # Errors
+/// [`Error::Option`] where they do not.
+pub fn check_model(
+    bytes: u64,
+    learning: bool,
+    optimizer: &Optimizer,
+    training: &Training,
+    available: Option<u64>,
+    dry_run: bool,
+) -> Result<()> {
+    if let Some(available) = available.filter(|available| *available < bytes) {
+        return Err(Error::Option(format!(
+            "too little memory: the weights alone need {}, and {} are available; with --lora and --bf16 most of them take \
+             two bytes each.",
+            shown(bytes),
+            shown(available)
+        )));
+    }
+    let (learning, frozen) = if learning { (bytes, 0) } else { (0, bytes) };
+    let parts = Parts { learning, frozen, batch: 0, evaluation: 0, program: 0, is_repeated: false };
+    match dry_run {
+        true => Ok(()),
+        false => need_for(optimizer, training, parts).check(available).map(drop),
+    }
+}
+
+/// The bytes that are left for a run on a device, where that is known.
+pub fn left(device: Device) -> Option<u64> {
+    match device {
+        Device::Cuda(number) => torch::free_memory(number),
+        _ => available(),
+    }
+}
+
 /// The bytes that this process may still take: of the machine's, and of each control group that it is in.
 /// `None` where the system does not say.
 pub fn available() -> Option<u64> {
@@ -353,6 +393,20 @@ mod tests {
         let tight =
             [Some(1_334_000_000), Some(1_335_000_000), None].map(|available| NEED.is_tight(available));
         assert_eq!(tight, [true, false, false]);
+    }
+
+    #[test]
+    fn a_model_that_does_not_fit_is_not_even_read() {
+        let check = |learning, available, dry_run| {
+            check_model(100, learning, &ADAMW, &training(false, false), Some(available), dry_run)
+                .map_err(|error| error.to_string())
+        };
+        // Weights, gradients and two moments; frozen ones alone.
+        assert!(check(true, 399, false).unwrap_err().contains("the optimizer alone need 400 B"));
+        assert_eq!((check(true, 400, false), check(false, 100, false)), (Ok(()), Ok(())));
+        // What a run would need is shown.
+        assert_eq!(check(true, 100, true), Ok(()));
+        assert!(check(true, 99, true).unwrap_err().contains("the weights alone need 100 B"));
     }
 
     #[test]

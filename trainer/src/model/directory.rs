@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use evenkeel::rebalance::options::Lora;
 use evenkeel::source::{Format as _, Safetensors, Torch};
+use evenkeel::tensors::Tensor as Stored;
 use evenkeel::text::printable;
 use evenkeel::{Checkpoint, OpenOptions};
 use serde_json::{Map, Value};
@@ -15,7 +16,7 @@ use super::llama::Llama;
 use super::low_rank::Choice;
 use super::stack::Stack;
 use super::task::HeadKind;
-use super::weights::{Weights, by_name};
+use super::weights::{Weights, by_name, kind_of};
 use super::{Model, Settings, Task};
 use crate::error::{Error, Result};
 use crate::training::in_memory;
@@ -93,6 +94,20 @@ impl Directory {
     /// Its configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The bytes that the model's own tensors take once they are read: in F32, or with tables and matrices in BF16, as
+    /// frozen ones are held. Not counted are its head, and what else the files may hold.
+    pub fn bytes(&self, narrow: bool) -> u64 {
+        let prefix = format!("{}.", self.config.family.prefix);
+        let tensors = self.checkpoint.tensors();
+        let is_bare = !tensors.iter().any(|tensor| tensor.name.starts_with(&prefix));
+        let own = tensors.iter().filter(|tensor| is_bare || tensor.name.starts_with(&prefix));
+        let bytes = |tensor: &Stored| {
+            let size = if narrow && tensor.shape.len() > 1 { 2 } else { 4 };
+            (tensor.elements as u64).saturating_mul(size)
+        };
+        own.filter(|tensor| kind_of(tensor.dtype).is_some()).map(bytes).fold(0, u64::saturating_add)
     }
 
     /// Its weights.
@@ -174,6 +189,7 @@ impl Directory {
         let refuse = |reason: String| {
             Err(Error::Option(format!("{}: {reason}", printable(&self.path.to_string_lossy()))))
         };
+        const NEW: &str = "--new-head begins with one for the data.";
         if let Task::Classes(labels) | Task::Words(labels) = task {
             let distinct: std::collections::HashSet<&String> = labels.iter().collect();
             if labels.len() < 2 || distinct.len() < labels.len() {
@@ -210,21 +226,23 @@ impl Directory {
         match (of(head), of(task)) {
             (None, None) => Ok(()),
             (Some(own), Some(labels)) if own.len() != labels.len() => refuse(format!(
-                "the model's head knows {} labels ({}), the data has {} ({}).",
+                "the model's head knows {} labels ({}), the data has {} ({}). {NEW}",
                 own.len(),
                 listed(&own),
                 labels.len(),
                 listed(&labels)
             )),
             (Some(own), Some(labels)) if own != labels && !is_nameless(&own) => refuse(format!(
-                "the labels of the model's head are {}, in this order; those of the data are {}.",
+                "the labels of the model's head are {}, in this order; those of the data are {}. {NEW}",
                 listed(&own),
                 listed(&labels)
             )),
             (Some(_), Some(_)) => Ok(()),
-            (None, Some(_)) => refuse("the model's head predicts a number, the data has labels.".to_owned()),
+            (None, Some(_)) => {
+                refuse(format!("the model's head predicts a number, the data has labels. {NEW}"))
+            }
             (Some(own), None) => refuse(format!(
-                "the model's head chooses one of {} labels, but a number is to be predicted.",
+                "the model's head chooses one of {} labels, but a number is to be predicted. {NEW}",
                 own.len()
             )),
         }

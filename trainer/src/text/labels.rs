@@ -8,11 +8,12 @@ use evenkeel::balance::Better;
 use evenkeel::rebalance::options::{Options, TextData};
 use evenkeel::rebalance::presets::{Form, MetricName, Preset};
 use evenkeel::source::ModelConfig;
+use evenkeel::text::count;
 use tch::{Device, Tensor};
 
 use super::encoder::Encoder;
 use crate::base::Base;
-use crate::data::{Column, Columns, Examples, Labels, Layout, Prepared, Sources, Targets, prepare};
+use crate::data::{Column, Columns, Examples, Labels, Layout, Prepared, Sources, Targets, listed, prepare};
 use crate::error::{Error, Result};
 use crate::memory::Need;
 use crate::model::Task;
@@ -39,12 +40,27 @@ impl Labelled {
         form: Form,
         device: Device,
     ) -> Result<(Labelled, Vec<String>)> {
-        let base = Base::open(options, data.max_length)?;
+        let base = Base::open(options, data.max_length, device)?;
         let seed = options.training.seed;
         let Prepared { train, eval, labels, mut notes } = read(data, form, &base, seed)?;
         let metrics = data.metrics.clone();
         for metric in &metrics {
             score::suits(*metric, form, data.regression, labels.outputs())?;
+        }
+        if let Targets::Values(values) = eval.targets()
+            && let Some(only) = values.first()
+            && values.iter().all(|value| value == only)
+        {
+            return Err(Error::Option(format!(
+                "all labels to evaluate on are {only} ({}), and a correlation with them does not exist: give others with --eval, \
+                 or hold back more with --eval-fraction.",
+                count(values.len(), "example", "examples")
+            )));
+        }
+        if let (Labels::Classes(names), Form::Texts, true) = (&labels, form, data.labels.is_empty())
+            && *names != configured(&base, data)
+        {
+            notes.push(format!("The classes are the labels that occur: {}.", listed(names)));
         }
         let task = match (&labels, form) {
             (_, Form::Choices) => Task::Choice,
@@ -57,12 +73,17 @@ impl Labelled {
     }
 }
 
+/// The labels of the model's head; none where it has no head for labels, or where a new one is to have the data's.
+fn configured(base: &Base, data: &TextData) -> Vec<String> {
+    match base.directory.task() {
+        Some(Task::Classes(names) | Task::Words(names)) if !data.new_head => names.clone(),
+        _ => Vec::new(),
+    }
+}
+
 /// Reads the data as its form says: by the columns that were named, or else by those that usual releases have.
 fn read(data: &TextData, form: Form, base: &Base, seed: u64) -> Result<Prepared> {
-    let configured = match base.directory.task() {
-        Some(Task::Classes(names) | Task::Words(names)) => names.clone(),
-        _ => Vec::new(),
-    };
+    let configured = configured(base, data);
     let prepared = |layout: Layout| {
         let sources = Sources {
             train: &data.train,

@@ -36,7 +36,7 @@ impl Spans {
     /// # Errors
     /// Whatever does not fit, before anything is trained.
     pub fn open(options: &Options, data: &TextData, device: Device) -> Result<(Spans, Vec<String>)> {
-        let base = Base::open(options, data.max_length)?;
+        let base = Base::open(options, data.max_length, device)?;
         for metric in &data.metrics {
             score::suits(*metric, Form::Spans, false, 1)?;
         }

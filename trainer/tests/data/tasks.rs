@@ -228,6 +228,7 @@ fn science(
         label: None,
         labels: Vec::new(),
         regression: false,
+        new_head: false,
         metrics: vec![MetricName::Accuracy],
         subsample: Subsample { ratio, choice: Choice::First },
         max_length: 256,
