@@ -190,8 +190,9 @@ impl StopRule {
             self.reached = std.filter(|_| reaches).map(|std| (now, std));
         }
         let done = epoch >= self.epochs as f64;
-        self.since_kept =
-            if self.reached.is_some() && !self.is_kept(epoch) { self.since_kept + 1 } else { 0 };
+        // A later state is kept where there is no metric to go by; it settles nothing.
+        let is_no_better = now.merit.is_none() || !self.is_kept(epoch);
+        self.since_kept = if self.reached.is_some() && is_no_better { self.since_kept + 1 } else { 0 };
         let settled = self.since_kept >= SETTLED || metric.is_none();
         let stopped = match (self.reached, goal) {
             (Some((kept, now)), Some((start, goal))) => {
@@ -353,6 +354,12 @@ mod tests {
         let _ = rule.observe(1.0, Some(0.045), Some(0.5));
         let stopped = rule.observe(2.0, Some(0.047), Some(0.4)).stopped.unwrap();
         assert!(!stopped.reached_target());
+        // Nor does a metric that is never a number keep a run going.
+        for keeps_best in [true, false] {
+            let mut rule = StopRule::new(target, None, None, Better::More, 0, 99, keeps_best);
+            let ends = |i: u32| rule.observe(f64::from(i), Some(0.045), Some(f64::NAN)).stopped.is_some();
+            assert_eq!((1..=3).map(ends).collect::<Vec<_>>(), [false, false, true]);
+        }
         // Without a metric there is nothing to wait for.
         let mut rule = StopRule::new(target, None, None, Better::More, 0, 9, true);
         assert!(rule.observe(1.0, Some(0.045), None).stopped.is_some());

@@ -172,7 +172,8 @@ fn result(options: &Options, output: &Output) -> Result<Checkpoint> {
     Ok(Checkpoint::open(base, &options_of_base)?)
 }
 
-/// What decides over a run's steps. Not where files lie, what is shown, how often states are saved, or what computes.
+/// What decides over a run's steps. Not where files lie, what is shown, how often states are saved, what computes, or
+/// what is kept in memory.
 fn asked(options: &Options, problem: &dyn Problem) -> Result<Value> {
     let failed = |e: serde_json::Error| Error::io("write", &options.output)(e.into());
     let mut asked = serde_json::to_value(options).map_err(failed)?;
@@ -183,7 +184,7 @@ fn asked(options: &Options, problem: &dyn Problem) -> Result<Value> {
     };
     aside(&mut asked, &["model", "output", "resume", "dry_run", "quiet"]);
     if let Some(training) = asked.get_mut("training") {
-        aside(training, &["device", "threads", "save_steps"]);
+        aside(training, &["device", "threads", "save_steps", "checkpointing"]);
     }
     for kind in asked.get_mut("data").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
         aside(kind, &["train", "eval", "pictures"]);

@@ -108,7 +108,7 @@ fn merging_changes_what_was_adapted_and_nothing_else() {
 }
 
 /// Steps enough that a kill finds the run at work, with states all along.
-const LONG: &str = "--train train.jsonl --eval train.jsonl --batch 4 --epochs 30 --lr 1e-3 --keep last --save-steps 3 \
+const LONG: &str = "--train train.jsonl --eval train.jsonl --batch 4 --epochs 30 --lr 1e-3 --save-steps 3 \
                     --lora 4 --lora-dropout 0.1";
 
 #[test]

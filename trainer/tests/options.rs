@@ -155,6 +155,28 @@ fn a_head_for_other_labels_is_replaced_when_that_is_asked_for() {
     assert!(!said.contains("begin at random"), "{said}");
 }
 
+/// A step with a finite loss after which nothing is: it is neither a state to go on from nor a result.
+#[test]
+fn a_model_that_is_no_longer_one_is_not_kept() {
+    let place = Place::new().with_sentences();
+    let said = place.run("out", &format!("{USUAL} --batch 24 --warmup 0 --lr 1e38"), 2);
+    assert!(said.contains("the model is no longer one after step 1"), "{said}");
+    assert!(!place.path("out/config.json").exists() && !place.path("out/training/state").exists());
+    // One that never was: its head gives NaN.
+    place.train("broken", "--epochs 1");
+    let path = place.path("broken/model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let found = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let bias = found.tensor("classifier.bias").unwrap().data();
+    let (start, length) = (bias.as_ptr() as usize - bytes.as_ptr() as usize, bias.len());
+    bytes[start..start + length].copy_from_slice(&f32::NAN.to_le_bytes().repeat(length / 4));
+    fs::write(&path, &bytes).unwrap();
+    fs::rename(place.path("model"), place.path("whole")).unwrap();
+    fs::rename(place.path("broken"), place.path("model")).unwrap();
+    let said = place.run("no", USUAL, 2);
+    assert!(said.contains("is NaN: its weights cannot be trained"), "{said}");
+}
+
 /// The public layouts of tasks: MRPC's original TSV, with quotes that mean nothing; a domain set's JSONL
 /// with extra fields; columns of Parquet.
 #[test]
@@ -242,13 +264,13 @@ fn memory_follows_from_the_sizes() {
     assert!(checkpointed < 0.6 * eight, "{checkpointed} {eight}");
 }
 
-/// A terabyte of embeddings, all of it a hole in the file: nothing of it is read to see that it does not fit.
+/// Terabytes of embeddings, all of them a hole in the file: nothing of it is read to see that it does not fit.
 #[cfg(unix)]
 #[test]
 fn a_model_larger_than_the_memory_is_refused_before_it_is_read() {
     use std::io::Write as _;
 
-    const WIDE: usize = 256;
+    const WIDE: usize = 1024;
     let place = Place::new().with_sentences();
     // The most words that a model may have.
     let rows = 1usize << 24;

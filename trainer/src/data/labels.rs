@@ -245,7 +245,7 @@ fn class(names: &[String], cell: &Cell) -> Result<i64, Wrong> {
     let named = |name: &str| names.iter().position(|other| other == name);
     let name = name_of(cell)?;
     // 0 is no place among the names 1, 2 and 3: two labels would be one.
-    let are_numbers = || names.iter().any(|name| name.parse::<i64>().is_ok());
+    let are_numbers = || names.iter().any(|name| name.parse().is_ok_and(f64::is_finite));
     let number = || match integer(cell)? {
         number if are_numbers() => named(&number.to_string()),
         number => usize::try_from(number).ok().filter(|number| *number < names.len()),
@@ -334,6 +334,7 @@ mod tests {
         assert_eq!(classes(&["1", "2"], &[], &found).unwrap().1, [1, 0]);
         let truth = table(&[Cell::Bool(true), Cell::Bool(false)]);
         assert_eq!(classes(&["1", "0"], &[], &truth).unwrap().1, [0, 1]);
+        assert!(refusal(classes(&["1.0", "2.0", "3.0"], &[], &texts(&["1.0", "1"]))).contains("row 2"));
         // Seen in training: 1, 2, 4 and 5.
         let seen = Labels::classes(&[], &[], &texts(&["5", "4", "1", "2"])).unwrap();
         assert!(refusal(seen.read(&texts(&["3"]))).contains("`3` is none of the labels"));

@@ -45,8 +45,7 @@ impl Models {
     pub fn keep_only(&self, name: Option<&str>) -> Result<()> {
         for entry in std::fs::read_dir(&self.directory).map_err(Error::io("read", &self.directory))? {
             let entry = entry.map_err(Error::io("read", &self.directory))?.file_name();
-            let is_ours = |entry: &&str| entry.starts_with(PREFIX) && Some(*entry) != name;
-            if let Some(other) = entry.to_str().filter(is_ours) {
+            if let Some(other) = entry.to_str().filter(|entry| is_ours(entry) && Some(*entry) != name) {
                 remove(&self.path(other))?;
             }
         }
@@ -59,6 +58,13 @@ impl Models {
     }
 }
 
+/// Whether a directory is of a model, or of one that was not finished: those begin with a dot while they are written.
+fn is_ours(entry: &str) -> bool {
+    let Some(rest) = entry.trim_start_matches('.').strip_prefix(PREFIX) else { return false };
+    let behind = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+    behind.len() < rest.len() && (behind.is_empty() || behind.starts_with(".partial"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,13 +74,15 @@ mod tests {
     fn what_no_state_names_goes_and_the_rest_stays() {
         let directory = tempfile::tempdir().unwrap();
         let models = Models::in_directory(directory.path());
-        for name in ["model-3", "model-30", "model-6.partial", "state"] {
+        let ours = ["model-3", "model-30", "model-6.partial", ".model-6.partial.partial"];
+        let others = ["state", "model-3-copy", "model-", "model-x"];
+        for name in ours.into_iter().chain(others) {
             std::fs::create_dir(models.path(name)).unwrap();
         }
         models.keep_only(Some("model-3")).unwrap();
-        let left = ["model-3", "model-30", "model-6.partial", "state"].map(|name| models.path(name).is_dir());
-        assert_eq!(left, [true, false, false, true]);
+        assert_eq!(ours.map(|name| models.path(name).is_dir()), [true, false, false, false]);
         models.keep_only(None).unwrap();
-        assert!(!models.path("model-3").exists() && models.path("state").is_dir());
+        assert!(!models.path("model-3").exists());
+        assert!(others.iter().all(|name| models.path(name).is_dir()));
     }
 }
