@@ -99,6 +99,7 @@ fn train(options: &Options, problem: &dyn Problem, directory: &Path) -> Result<F
         directory,
         quiet: true,
         title: "benchmark",
+        asked: &serde_json::Value::Null,
     };
     Ok(Run::start(settings, problem, optimizer(options), balancer)?.finish()?)
 }
