@@ -354,15 +354,15 @@ mod tests {
         let _ = rule.observe(1.0, Some(0.045), Some(0.5));
         let stopped = rule.observe(2.0, Some(0.047), Some(0.4)).stopped.unwrap();
         assert!(!stopped.reached_target());
+        // Without a metric there is nothing to wait for.
+        let mut rule = StopRule::new(target, None, None, Better::More, 0, 9, true);
+        assert!(rule.observe(1.0, Some(0.045), None).stopped.is_some());
         // Nor does a metric that is never a number keep a run going.
         for keeps_best in [true, false] {
             let mut rule = StopRule::new(target, None, None, Better::More, 0, 99, keeps_best);
             let ends = |i: u32| rule.observe(f64::from(i), Some(0.045), Some(f64::NAN)).stopped.is_some();
             assert_eq!((1..=3).map(ends).collect::<Vec<_>>(), [false, false, true]);
         }
-        // Without a metric there is nothing to wait for.
-        let mut rule = StopRule::new(target, None, None, Better::More, 0, 9, true);
-        assert!(rule.observe(1.0, Some(0.045), None).stopped.is_some());
     }
 
     #[test]

@@ -237,12 +237,12 @@ pub fn check_model(
             shown(available)
         )));
     }
+    if dry_run {
+        return Ok(());
+    }
     let (learning, frozen) = if learning { (bytes, 0) } else { (0, bytes) };
     let parts = Parts { learning, frozen, batch: 0, evaluation: 0, program: 0, is_repeated: false };
-    match dry_run {
-        true => Ok(()),
-        false => need_for(optimizer, training, parts).check(available).map(drop),
-    }
+    need_for(optimizer, training, parts).check(available).map(drop)
 }
 
 /// The bytes that are left for a run on a device, where that is known.

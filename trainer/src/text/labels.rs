@@ -42,7 +42,8 @@ impl Labelled {
     ) -> Result<(Labelled, Vec<String>)> {
         let base = Base::open(options, data.max_length, device)?;
         let seed = options.training.seed;
-        let Prepared { train, eval, labels, mut notes } = read(data, form, &base, seed)?;
+        let configured = configured(&base, data);
+        let Prepared { train, eval, labels, mut notes } = read(data, form, &base, &configured, seed)?;
         let metrics = data.metrics.clone();
         for metric in &metrics {
             score::suits(*metric, form, data.regression, labels.outputs())?;
@@ -58,7 +59,7 @@ impl Labelled {
             )));
         }
         if let (Labels::Classes(names), Form::Texts, true) = (&labels, form, data.labels.is_empty())
-            && *names != configured(&base, data)
+            && *names != configured
         {
             notes.push(format!("The classes are the labels that occur: {}.", listed(names)));
         }
@@ -82,8 +83,7 @@ fn configured(base: &Base, data: &TextData) -> Vec<String> {
 }
 
 /// Reads the data as its form says: by the columns that were named, or else by those that usual releases have.
-fn read(data: &TextData, form: Form, base: &Base, seed: u64) -> Result<Prepared> {
-    let configured = configured(base, data);
+fn read(data: &TextData, form: Form, base: &Base, configured: &[String], seed: u64) -> Result<Prepared> {
     let prepared = |layout: Layout| {
         let sources = Sources {
             train: &data.train,
@@ -91,7 +91,7 @@ fn read(data: &TextData, form: Form, base: &Base, seed: u64) -> Result<Prepared>
             eval_fraction: data.eval_fraction,
             layout,
             labels: &data.labels,
-            configured: &configured,
+            configured,
             regression: data.regression,
             ratio: data.subsample.ratio,
             choice: data.subsample.choice,

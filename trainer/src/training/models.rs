@@ -23,18 +23,16 @@ impl Models {
         Models { directory: directory.to_path_buf() }
     }
 
-    /// Writes the model as it is after so many steps, beside its place and then into it; returns its name.
+    /// Writes the model as it is after so many steps; returns its name. One that was not finished is named by no state.
     ///
     /// # Errors
     /// Those of writing.
     pub fn write(&self, problem: &dyn Problem, step: u64) -> Result<String> {
         let name = format!("{PREFIX}{step}");
-        let (place, partial) = (self.path(&name), self.path(&format!("{name}.partial")));
+        let place = self.path(&name);
         remove(&place)?;
-        remove(&partial)?;
-        std::fs::create_dir(&partial).map_err(Error::io("create", &partial))?;
-        problem.write(&partial)?;
-        std::fs::rename(&partial, &place).map_err(Error::io("rename", &partial))?;
+        std::fs::create_dir(&place).map_err(Error::io("create", &place))?;
+        problem.write(&place)?;
         Ok(name)
     }
 
@@ -60,9 +58,9 @@ impl Models {
 
 /// Whether a directory is of a model, or of one that was not finished: those begin with a dot while they are written.
 fn is_ours(entry: &str) -> bool {
-    let Some(rest) = entry.trim_start_matches('.').strip_prefix(PREFIX) else { return false };
-    let behind = rest.trim_start_matches(|c: char| c.is_ascii_digit());
-    behind.len() < rest.len() && (behind.is_empty() || behind.starts_with(".partial"))
+    let name = entry.strip_prefix('.').and_then(|name| name.strip_suffix(".partial")).unwrap_or(entry);
+    let step = name.strip_prefix(PREFIX).unwrap_or_default();
+    !step.is_empty() && step.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -74,7 +72,7 @@ mod tests {
     fn what_no_state_names_goes_and_the_rest_stays() {
         let directory = tempfile::tempdir().unwrap();
         let models = Models::in_directory(directory.path());
-        let ours = ["model-3", "model-30", "model-6.partial", ".model-6.partial.partial"];
+        let ours = ["model-3", "model-30", "model-6", ".model-6.partial"];
         let others = ["state", "model-3-copy", "model-", "model-x"];
         for name in ours.into_iter().chain(others) {
             std::fs::create_dir(models.path(name)).unwrap();

@@ -178,8 +178,8 @@ impl<'a> Run<'a> {
     /// Trains until a rule ends it.
     ///
     /// # Errors
-    /// [`Error::Diverged`], [`Error::Broken`], [`Error::Interrupted`], what libtorch says, and those of writing. The last saved
-    /// state stays.
+    /// [`Error::Diverged`], [`Error::Broken`], [`Error::Interrupted`], what libtorch says, and those of writing. The
+    /// last saved state stays.
     pub fn finish(mut self) -> Result<Finished> {
         let units: Vec<String> = self.balancer.plan().units.iter().map(|unit| unit.name.clone()).collect();
         let scores: Vec<String> = self.state.before.iter().map(|score| score.name.clone()).collect();

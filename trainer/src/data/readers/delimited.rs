@@ -123,24 +123,18 @@ struct Fields<'a> {
 impl Fields<'_> {
     fn append(&self, format: &Delimited, table: &mut Table) -> Result<()> {
         let (found, width) = (self.record.len(), self.places.width);
-        if format.quotes && found != width {
+        let wrong = |where_others: String| {
             let line = self.record.position().map_or(0, csv::Position::line);
+            let reason = format!("row {} (line {line}) has {found} fields where {where_others}", self.row);
+            Err(malformed(self.path, reason))
+        };
+        if format.quotes && found != width {
             let hint = if found < width { "is a quote not closed?" } else { "is a comma not in quotes?" };
-            let reason = format!(
-                "row {} (line {line}) has {found} fields where the first row of the file has {width}: {hint}",
-                self.row
-            );
-            return Err(malformed(self.path, reason));
+            return wrong(format!("the first row of the file has {width}: {hint}"));
         }
         let is_more = || self.record.iter().skip(width).any(|field| !field.trim().is_empty());
         if self.places.are_named && found > width && is_more() {
-            let line = self.record.position().map_or(0, csv::Position::line);
-            let reason = format!(
-                "row {} (line {line}) has {found} fields where the header has {width}: a tab in one of them shifts \
-                 the others.",
-                self.row
-            );
-            return Err(malformed(self.path, reason));
+            return wrong(format!("the header has {width}: a tab in one of them shifts the others."));
         }
         if found < width {
             table.left_out += 1;
