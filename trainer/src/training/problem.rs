@@ -175,3 +175,18 @@ pub fn in_memory(
     }
     Ok(Checkpoint::in_memory(config, tensors)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_score_that_does_not_exist_comes_back_from_a_state() {
+        let score = Score { name: "pearson".to_owned(), value: f64::NAN, better: Better::More };
+        let text = serde_json::to_string(&score).unwrap();
+        assert!(text.contains("\"value\":null"), "{text}");
+        let again: Score = serde_json::from_str(&text).unwrap();
+        assert!(again.value.is_nan() && again.name == score.name);
+        assert!(serde_json::from_str::<Score>(&text.replace("null", "\"x\"")).is_err());
+    }
+}
